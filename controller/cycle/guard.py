@@ -1,0 +1,176 @@
+"""The guard: the only way from a plan to a value on the wire. Imports nothing but signal.
+
+For every MV it decides *whether* a setpoint may be sent (allowed) and *which* (finite, inside the
+limits, not faster than the rate, not into a saturated output). In doubt it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+
+from controller.signal import Value
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedMv:
+    """Limits and tags of one MV. Values in `unit`, rate in `unit` per second."""
+
+    name: str
+    device: str
+    unit: str
+    low: float
+    high: float
+    rate_per_s: float
+    setpoint: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedDevice:
+    """The handshake words of one device, by tag name; empty where the PLC has none."""
+
+    name: str
+    heartbeat: str
+    sequence: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class MvFacts:
+    """What is known of an MV's slave loop in this cycle.
+
+    Attributes:
+        in_use: setpoint the PLC works with, or None when it cannot be read.
+        last_sent: setpoint of our previous frame if the loop has followed us since, else None.
+        remote: the slave loop follows us; high, low: its output is saturated that way.
+        operator_low, operator_high: limits set by the operator, inside the engineering limits.
+    """
+
+    in_use: float | None
+    last_sent: float | None
+    remote: bool
+    high: bool
+    low: bool
+    operator_low: float
+    operator_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What the mode machine allows this cycle.
+
+    Attributes:
+        handshake: frames may be sent at all (READY, ACTIVE, or the one frame that hands back).
+        control: MVs may be requested and moved (ACTIVE).
+        hold: no MV may move (doubt).
+    """
+
+    handshake: bool
+    control: bool
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The guard's decision.
+
+    Attributes:
+        values: per MV, the setpoint it stands for; allowed: whether control is requested.
+        reasons: per MV, why the plan was changed or refused; empty where it was not.
+        frames: per device, values by tag, to be written in one request; empty: write nothing.
+    """
+
+    values: Mapping[str, float]
+    allowed: Mapping[str, bool]
+    reasons: Mapping[str, str]
+    frames: Mapping[str, Mapping[str, Value]]
+
+
+def guard(
+    mvs: tuple[GuardedMv, ...],
+    devices: tuple[GuardedDevice, ...],
+    authority: Authority,
+    wanted: Mapping[str, float],
+    facts: Mapping[str, MvFacts],
+    cycle_s: float,
+    heartbeat: int,
+    sequence: int,
+    epoch: int,
+) -> Move:
+    """Decide what may be written. `wanted` holds the plan's next setpoint per MV."""
+    values: dict[str, float] = {}
+    allowed: dict[str, bool] = {}
+    reasons: dict[str, str] = {}
+    for mv in mvs:
+        fact = facts[mv.name]
+        value, reason = _setpoint(mv, fact, authority, wanted.get(mv.name), cycle_s)
+        if value is None:
+            allowed[mv.name] = False
+            reasons[mv.name] = reason
+            continue
+        values[mv.name] = value
+        allowed[mv.name] = authority.control
+        if reason:
+            reasons[mv.name] = reason
+    frames: dict[str, Mapping[str, Value]] = {}
+    if authority.handshake:
+        for device in devices:
+            own = [mv for mv in mvs if mv.device == device.name]
+            # Without a known setpoint for each of its MVs the block cannot be sent whole.
+            if all(mv.name in values for mv in own):
+                words: dict[str, Value] = {
+                    device.heartbeat: heartbeat,
+                    device.sequence: sequence,
+                    device.epoch: epoch,
+                }
+                words.pop("", None)
+                for mv in own:
+                    words[mv.request] = int(allowed[mv.name])
+                    words[mv.setpoint] = values[mv.name]
+                frames[device.name] = words
+    return Move(values, allowed, reasons, frames)
+
+
+def _setpoint(
+    mv: GuardedMv, fact: MvFacts, authority: Authority, wanted: float | None, cycle_s: float
+) -> tuple[float | None, str]:
+    """The setpoint to send and why it is not the wanted one; None when nothing may be sent."""
+    follows = fact.remote and fact.last_sent is not None
+    base = fact.last_sent if follows else fact.in_use
+    if base is None or not isfinite(base):
+        return None, "the setpoint in use is not known"
+    low, high = max(mv.low, fact.operator_low), min(mv.high, fact.operator_high)
+    if not mv.low <= base <= mv.high:
+        # The PLC runs outside our limits: never send that, and never jump to the limit either.
+        return (
+            None,
+            f"the setpoint in use, {base:g} {mv.unit}, is outside [{mv.low:g}, {mv.high:g}]",
+        )
+    if not authority.control:
+        return base, "tracking"
+    if authority.hold:
+        return base, "held: in doubt"
+    if not fact.remote:
+        return base, "tracking: the slave loop is not in REMOTE"
+    if wanted is None or not isfinite(wanted):
+        return base, f"held: the plan asks for {wanted}"
+    value, reason = wanted, ""
+    # Limits may have been moved past where we are: then approach them at the permitted rate.
+    bounded = min(max(value, min(low, base)), max(high, base))
+    if base < low:
+        bounded = max(bounded, base)
+    if base > high:
+        bounded = min(bounded, base)
+    if bounded != value:
+        value, reason = bounded, f"limited to [{low:g}, {high:g}] {mv.unit}"
+    step = mv.rate_per_s * cycle_s
+    if abs(value - base) > step:
+        value = base + step if value > base else base - step
+        reason = f"limited to {mv.rate_per_s * 60:g} {mv.unit}/min"
+    if fact.high and value > base:
+        value, reason = base, "held: the output is saturated high"
+    if fact.low and value < base:
+        value, reason = base, "held: the output is saturated low"
+    return min(max(value, mv.low), mv.high), reason

@@ -1,0 +1,253 @@
+"""From readings to facts: slave loops, link, model inputs, measurements, doubts, the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+
+from controller.cycle.application import Application, QualitySource
+from controller.cycle.guard import MvFacts
+from controller.cycle.mode import Mode
+from controller.cycle.record import Estimate
+from controller.cycle.state import HandshakeState, LoopState, Wishes
+from controller.cycle.validate import Reading
+from controller.estimation.augmented import operating_point
+from controller.estimation.delayed import DelayedFilterState, Fusion, LateResult, Verdict
+from controller.estimation.kalman import Measurement, innovation
+from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
+from plant_models.process import Vector, names, nominal
+
+REMOTE_BIT, PERMIT_BIT = 1, 2
+SATURATED_HIGH_BIT, SATURATED_LOW_BIT = 1, 2
+# The PLC may ramp towards a setpoint for some cycles; after that many it is clamping.
+ASTRAY_CYCLES = 5
+INITIAL_DOUBT_HOURS = 24.0
+"""The first estimate is as uncertain as if nothing had been measured for a day."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """Model inputs in this cycle: setpoints in use u (nu,), measured disturbances d (nd,)."""
+
+    u: Vector
+    d: Vector
+    known: bool
+
+
+def mv_facts(
+    application: Application,
+    state: LoopState,
+    wishes: Wishes,
+    readings: Mapping[str, Reading],
+    snapshot: Snapshot,
+) -> tuple[dict[str, MvFacts], HandshakeState]:
+    """What is known of each slave loop, and how far the PLC is from what was sent."""
+    handshake = state.handshake
+    facts: dict[str, MvFacts] = {}
+    astray: dict[str, int] = {}
+    for mv, loop in zip(application.guarded_mvs, application.loops, strict=True):
+        in_use = readings[loop.in_use]
+        mode = _word(readings, loop.mode)
+        saturation = _word(readings, loop.saturation)
+        written = snapshot.writes.get(mv.device) is WriteOutcome.WRITTEN
+        remote = in_use.good and bool(mode & REMOTE_BIT)
+        sent = handshake.sent.get(mv.name) if written and remote else None
+        tolerance = 1e-4 * (mv.high - mv.low)
+        apart = sent is not None and in_use.good and abs(in_use.value - sent) > tolerance
+        astray[mv.name] = handshake.astray.get(mv.name, 0) + 1 if apart else 0
+        facts[mv.name] = MvFacts(
+            in_use=in_use.value if in_use.good else None,
+            last_sent=None if astray[mv.name] >= ASTRAY_CYCLES else sent,
+            remote=remote,
+            high=bool(saturation & SATURATED_HIGH_BIT),
+            low=bool(saturation & SATURATED_LOW_BIT),
+            operator_low=wishes.low.get(mv.name, mv.low),
+            operator_high=wishes.high.get(mv.name, mv.high),
+        )
+    silent = {
+        link.device: 0
+        if not handshake.sending or _echoes(readings, link.heartbeat_echo, handshake.heartbeat)
+        else handshake.silent.get(link.device, 0) + 1
+        for link in application.links
+    }
+    return facts, replace(handshake, astray=astray, silent=silent)
+
+
+def linked(application: Application, handshake: HandshakeState) -> bool:
+    """Every device echoes the heartbeat that was sent last."""
+    return handshake.sending and all(
+        handshake.silent.get(link.device, 0) == 0 for link in application.links
+    )
+
+
+def _echoes(readings: Mapping[str, Reading], tag: str, heartbeat: int) -> bool:
+    echo = readings[tag]
+    return echo.good and int(echo.value) == heartbeat
+
+
+def _word(readings: Mapping[str, Reading], tag: str) -> int:
+    reading = readings.get(tag)
+    return int(reading.value) if reading is not None and reading.good else 0
+
+
+def doubts(
+    application: Application,
+    state: LoopState,
+    handshake: HandshakeState,
+    readings: Mapping[str, Reading],
+    snapshot: Snapshot,
+) -> tuple[str, ...]:
+    """Everything that speaks against moving anything in this cycle, in words."""
+    found = [
+        f"{tag}: {readings[tag].why or readings[tag].status.name}"
+        for tag in application.critical_tags
+        if not readings[tag].good
+    ]
+    if state.cycle >= 0:
+        elapsed_s = (snapshot.time_ns - state.time_ns) / NS_PER_S
+        expected_s = (snapshot.cycle - state.cycle) * application.cycle_s
+        if abs(elapsed_s - expected_s) > application.cycle_s:
+            found.append(f"the clock moved by {elapsed_s:g} s instead of {expected_s:g} s")
+    if state.mode.mode is Mode.ACTIVE:
+        found += [
+            f"{device} has not echoed the heartbeat for {cycles} cycles"
+            for device, cycles in handshake.silent.items()
+            if cycles >= application.watchdog_cycles
+        ]
+    if state.planless:
+        found.append("no verified plan")
+    if not any(readings[loop.in_use].good for loop in application.loops):
+        found.append("no setpoint in use can be read")
+    return tuple(found)
+
+
+def model_inputs(
+    application: Application,
+    state: LoopState,
+    facts: Mapping[str, MvFacts],
+    readings: Mapping[str, Reading],
+) -> Inputs:
+    """Inputs of the model from the PLC; where one cannot be read, the last one stands."""
+    model = application.model
+    last = state.estimator.moments[-1] if state.estimator is not None else None
+    u = nominal(model.u) if last is None else last.u.copy()
+    known = True
+    for mv in application.mvs:
+        in_use = facts[mv.name].in_use
+        if in_use is not None:
+            u[mv.input] = in_use
+        elif last is None:
+            known = False
+    d = nominal(model.d) if last is None else last.d.copy()
+    for disturbance in application.disturbances:
+        reading = readings[disturbance.tag]
+        if isfinite(reading.value):
+            d[disturbance.input] = reading.value
+        elif last is None and disturbance.critical:
+            known = False
+    return Inputs(u, d, known)
+
+
+def estimate(
+    application: Application,
+    state: LoopState,
+    inputs: Inputs,
+    readings: Mapping[str, Reading],
+    snapshot: Snapshot,
+) -> tuple[DelayedFilterState | None, Estimate | None]:
+    """The estimate after this cycle's measurements and the late results that arrived."""
+    if not inputs.known:
+        return state.estimator, None
+    filter_ = application.filter
+    measured = [
+        (m.output, readings[m.tag].value, m.sigma)
+        for m in application.measured
+        if readings[m.tag].good
+    ]
+    now = (
+        Measurement(*(tuple(column) for column in zip(*measured, strict=True)))
+        if measured
+        else (Measurement((), (), ()))
+    )
+    before = _continue(application, state.estimator, inputs, snapshot)
+    label = names(application.model.y)
+    surprise: dict[str, float] = {}
+    after = filter_.advance(before, snapshot.time_ns, inputs.u, inputs.d, now)
+    if now.outputs:
+        newest = after.moments[-1]
+        found = innovation(filter_.augmented, newest.prior, inputs.u, inputs.d, now)
+        surprise = {label[i]: float(v) for i, v in zip(now.outputs, found.value, strict=True)}
+    fusions: list[Fusion] = []
+    for result in snapshot.quality_results:
+        late = translate(application.sources.get(result.source), result, snapshot.time_ns)
+        if isinstance(late, Fusion):
+            fusions.append(late)
+            continue
+        after, fusion = filter_.fuse(after, late)
+        fusions.append(fusion)
+    return after, _conclude(application, after, surprise, tuple(fusions))
+
+
+def _continue(
+    application: Application,
+    estimator: DelayedFilterState | None,
+    inputs: Inputs,
+    snapshot: Snapshot,
+) -> DelayedFilterState:
+    """The filter to advance; started anew after a gap that its memory does not bridge."""
+    if estimator is not None:
+        elapsed_s = (snapshot.time_ns - estimator.moments[-1].time_ns) / NS_PER_S
+        if 0 < elapsed_s <= max(application.filter.memory_s, 10 * application.cycle_s):
+            return estimator
+    x, _, _ = operating_point(application.model, inputs.u, inputs.d)
+    z = np.concatenate([x, np.zeros(application.filter.augmented.nw)])
+    covariance = application.filter.noise_per_hour * INITIAL_DOUBT_HOURS
+    start_ns = snapshot.time_ns - round(application.cycle_s * NS_PER_S)
+    return application.filter.start(start_ns, z, covariance, inputs.u, inputs.d)
+
+
+def translate(
+    source: QualitySource | None, result: QualityResult, now_ns: int
+) -> LateResult | Fusion:
+    """A quality result in terms of the model, or why it cannot be used."""
+    if source is None or not result.valid:
+        return Fusion(result.result_id, Verdict.UNUSABLE)
+    if (now_ns - result.time_ns) / NS_PER_S > source.delay_max_s:
+        return Fusion(result.result_id, Verdict.TOO_OLD)
+    known = [name for name in source.outputs if name in result.values]
+    return LateResult(
+        result.result_id,
+        result.source,
+        result.time_ns,
+        Measurement(
+            tuple(source.outputs[name] for name in known),
+            tuple(result.values[name] for name in known),
+            tuple(result.sigma.get(name, source.sigma[name]) for name in known),
+        ),
+        source.gate,
+    )
+
+
+def _conclude(
+    application: Application,
+    estimator: DelayedFilterState,
+    surprise: Mapping[str, float],
+    fusions: tuple[Fusion, ...],
+) -> Estimate:
+    augmented = application.filter.augmented
+    newest = estimator.moments[-1]
+    y, c = (np.asarray(m) for m in augmented.observe(newest.posterior.z, newest.u, newest.d))
+    variance = np.einsum("ij,jk,ik->i", c, newest.posterior.covariance, c)
+    z = newest.posterior.z
+    return Estimate(
+        x=z[: augmented.nx],
+        disturbance=z[augmented.nx :],
+        y=y.ravel(),
+        sigma=np.sqrt(np.maximum(variance, 0.0)),
+        innovation=surprise,
+        fusions=fusions,
+        healthy=bool(np.all(np.isfinite(z)) and np.all(np.isfinite(variance))),
+    )

@@ -1,0 +1,102 @@
+"""From raw samples to trusted readings: range, rate, stale, frozen, not-a-number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+
+from controller.signal import NS_PER_S, Sample, Status, Tag
+
+# A jump that is repeated that many times in a row is a process that moved, not a bad reading.
+CONFIRMATIONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A value with what it is worth. `value` is the last usable one when the status is not good."""
+
+    value: float
+    status: Status
+    age_s: float
+    why: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.status.is_good
+
+
+@dataclass(frozen=True, slots=True)
+class TagMemory:
+    """What is remembered of a tag: last good value and its time, last change, rejected jumps."""
+
+    value: float
+    time_ns: int
+    raw: float
+    changed_ns: int
+    jumps: int = 0
+
+
+Memory = Mapping[str, TagMemory]
+
+
+def validate(
+    tags: tuple[Tag, ...],
+    memory: Memory,
+    samples: Mapping[str, Sample],
+    now_ns: int,
+    cycle_s: float,
+) -> tuple[Memory, dict[str, Reading]]:
+    """Readings by tag name, and the memory for the next cycle."""
+    after: dict[str, TagMemory] = {}
+    readings: dict[str, Reading] = {}
+    for tag in tags:
+        kept, reading = _one(tag, memory.get(tag.name), samples.get(tag.name), now_ns, cycle_s)
+        readings[tag.name] = reading
+        if kept is not None:
+            after[tag.name] = kept
+    return after, readings
+
+
+def _one(
+    tag: Tag, memory: TagMemory | None, sample: Sample | None, now_ns: int, cycle_s: float
+) -> tuple[TagMemory | None, Reading]:
+    if sample is None:
+        return memory, _fallback(memory, now_ns, Status.BAD_WAITING_FOR_INITIAL_DATA, "no sample")
+    if sample.status.is_bad or isinstance(sample.value, str) or sample.value is None:
+        status = sample.status if sample.status.is_bad else Status.BAD
+        return memory, _fallback(memory, now_ns, status, "the device did not deliver it")
+    value = float(sample.value)
+    if not isfinite(value):
+        return memory, _fallback(memory, now_ns, Status.BAD_SENSOR_FAILURE, "not a number")
+    if not tag.low <= value <= tag.high:
+        why = f"{value:g} {tag.unit} is outside [{tag.low:g}, {tag.high:g}]"
+        return memory, _fallback(memory, now_ns, Status.BAD_OUT_OF_RANGE, why)
+    age_s = (now_ns - sample.time_ns) / NS_PER_S
+    limit_s = tag.stale_after_s or 2 * cycle_s
+    if age_s > limit_s:
+        why = f"{age_s:.0f} s old, {limit_s:g} s allowed"
+        return memory, _fallback(memory, now_ns, Status.UNCERTAIN_LAST_USABLE, why)
+    if memory is None:
+        fresh = TagMemory(value, sample.time_ns, value, sample.time_ns)
+        return fresh, Reading(value, sample.status, age_s)
+    changed_ns = sample.time_ns if value != memory.raw else memory.changed_ns
+    seen = TagMemory(memory.value, memory.time_ns, value, changed_ns, memory.jumps)
+    still_s = (sample.time_ns - changed_ns) / NS_PER_S
+    if tag.frozen_after_s and still_s >= tag.frozen_after_s:
+        why = f"has not changed for {still_s:.0f} s"
+        return seen, Reading(memory.value, Status.BAD_SENSOR_FAILURE, still_s, why)
+    elapsed_s = max((sample.time_ns - memory.time_ns) / NS_PER_S, cycle_s)
+    furthest = tag.rate_max_per_s * elapsed_s if tag.rate_max_per_s else float("inf")
+    if abs(value - memory.value) > furthest and memory.jumps + 1 < CONFIRMATIONS:
+        why = f"jumped from {memory.value:g} to {value:g} {tag.unit}"
+        jumped = TagMemory(memory.value, memory.time_ns, value, changed_ns, memory.jumps + 1)
+        return jumped, Reading(memory.value, Status.UNCERTAIN_SENSOR_NOT_ACCURATE, elapsed_s, why)
+    accepted = TagMemory(value, sample.time_ns, value, changed_ns, 0)
+    return accepted, Reading(value, sample.status, age_s)
+
+
+def _fallback(memory: TagMemory | None, now_ns: int, status: Status, why: str) -> Reading:
+    if memory is None:
+        return Reading(float("nan"), status, float("inf"), why)
+    return Reading(memory.value, status, (now_ns - memory.time_ns) / NS_PER_S, why)

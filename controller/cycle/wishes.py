@@ -1,0 +1,76 @@
+"""What operators and the optimizer ask for, checked against the engineering limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+from controller.cycle.application import Application
+from controller.cycle.state import Wishes
+from controller.signal import Command, CommandKind, Proposal, Snapshot
+
+
+def hear(
+    application: Application, wishes: Wishes, snapshot: Snapshot
+) -> tuple[Wishes, tuple[str, ...]]:
+    """Wishes after the commands and proposals of this snapshot, and what was done, in words."""
+    events: list[str] = []
+    for command in snapshot.commands:
+        wishes, event = _command(application, wishes, command)
+        if event:
+            events.append(event)
+    for proposal in snapshot.proposals:
+        wishes, event = _proposal(application, wishes, proposal)
+        events.append(event)
+    return wishes, tuple(events)
+
+
+def _command(application: Application, wishes: Wishes, command: Command) -> tuple[Wishes, str]:
+    by = f" by {command.who}" if command.who else ""
+    if command.kind in (CommandKind.MODE, CommandKind.REARM):
+        return wishes, f"{command.kind} {command.text}".strip() + by
+    if command.kind is CommandKind.OPTIMIZER:
+        return replace(wishes, listening=command.text == "on"), f"optimizer {command.text}{by}"
+    value, name = command.value, command.target
+    ranges = {mv.name: (mv.low, mv.high) for mv in application.mvs}
+    ranges |= {cv.name: (cv.low, cv.high) for cv in application.cvs if cv.name not in ranges}
+    if name not in ranges or value is None or not isfinite(value):
+        return wishes, f"refused: {command.kind} {name} {value}: no such MV or CV, or no number"
+    low, high = ranges[name]
+    if not low <= value <= high:
+        return wishes, (
+            f"refused: {command.kind} {name} {value:g}: outside the engineering limits "
+            f"[{low:g}, {high:g}]"
+        )
+    done = f"{command.kind} {name} {value:g}{by}"
+    match command.kind:
+        case CommandKind.LIMIT_LOW:
+            if value >= wishes.high.get(name, high):
+                return wishes, f"refused: {done}: not below the high limit"
+            return replace(wishes, low={**wishes.low, name: value}), done
+        case CommandKind.LIMIT_HIGH:
+            if value <= wishes.low.get(name, low):
+                return wishes, f"refused: {done}: not above the low limit"
+            return replace(wishes, high={**wishes.high, name: value}), done
+        case _:
+            if name in {mv.name for mv in application.mvs}:
+                return replace(wishes, resting={**wishes.resting, name: value}), done
+            return replace(wishes, setpoint={**wishes.setpoint, name: value}), done
+
+
+def _proposal(application: Application, wishes: Wishes, proposal: Proposal) -> tuple[Wishes, str]:
+    label = f"proposal {proposal.proposal_id}"
+    if not wishes.listening:
+        return wishes, f"{label} ignored: the optimizer is on hold"
+    limits = {mv.name: (mv.low, mv.high) for mv in application.mvs}
+    for name, value in proposal.targets.items():
+        if name not in limits:
+            return wishes, f"{label} refused: {name} is not an MV"
+        low, high = limits[name]
+        if not (isfinite(value) and low <= value <= high):
+            return wishes, f"{label} refused: {name} = {value:g} is outside [{low:g}, {high:g}]"
+    accepted = ", ".join(f"{name} → {value:.4g}" for name, value in proposal.targets.items())
+    return (
+        replace(wishes, resting={**wishes.resting, **proposal.targets}),
+        f"{label} accepted: {accepted}. {proposal.why}".strip(),
+    )

@@ -1,0 +1,1 @@
+"""The historian: keeps every cycle and every event, and gives them back."""

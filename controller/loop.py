@@ -1,0 +1,195 @@
+"""The only loop: sleep until the deadline, read, journal, step, write, journal.
+
+It knows time, devices, journal and inbox only through its ports, so what is tested is what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from controller.cycle.application import Application
+from controller.cycle.mode import Mode
+from controller.cycle.record import Record, Timing, encode_record
+from controller.cycle.state import LoopState
+from controller.cycle.step import step
+from controller.errors import JournalError
+from controller.ports import Clock, Inbox, Journal, Messages, Transport
+from controller.signal import (
+    NS_PER_S,
+    Command,
+    CommandKind,
+    Sample,
+    Snapshot,
+    WriteOutcome,
+)
+
+Observer = Callable[[Snapshot, Record], None]
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start; shown to operators, never decided on."""
+
+    cycles: int = 0
+    skipped: int = 0
+    late_frames: int = 0
+    failed_frames: int = 0
+
+
+@dataclass(slots=True)
+class Loop:
+    """One application on its devices.
+
+    Attributes:
+        dry_run: frames are decided and journalled but never handed to a device.
+        observers: called with every snapshot and record after the cycle is done.
+    """
+
+    application: Application
+    devices: Sequence[Transport]
+    journal: Journal
+    inbox: Inbox
+    clock: Clock
+    state: LoopState = field(default_factory=LoopState)
+    dry_run: bool = False
+    observers: Sequence[Observer] = ()
+    counters: Counters = field(default_factory=Counters)
+    _writes: Mapping[str, WriteOutcome] = field(default_factory=lambda: dict[str, WriteOutcome]())
+    _deadline_ns: int = -1
+    _stopping: bool = False
+
+    def stop(self) -> None:
+        """Ask the loop to hand back to the PLC and end with the next cycle."""
+        self._stopping = True
+
+    def run(self, cycles: int | None = None) -> None:
+        """Cycle until stopped, or for a number of cycles; hands back to the PLC on the way out.
+
+        Raises:
+            JournalError: what was decided can no longer be kept; control has been handed back.
+        """
+        try:
+            while not self._stopping and (cycles is None or self.counters.cycles < cycles):
+                skipped = self._wait()
+                if not self._stopping:
+                    self._decide(skipped)
+        finally:
+            self.hand_back("the controller was stopped")
+
+    def cycle(self) -> Record:
+        """One cycle at its deadline. A missed deadline skips whole cycles, it never bursts."""
+        return self._decide(self._wait())
+
+    def _decide(self, skipped: int) -> Record:
+        started_ns = self.clock.monotonic_ns()
+        time_ns = self.clock.time_ns()
+        for device in self.devices:
+            device.begin_read()
+        samples: dict[str, Sample] = {}
+        for device in self.devices:
+            samples |= device.finish_read()
+        messages = self.inbox.poll(time_ns)
+        snapshot = self._snapshot(time_ns, samples, messages, skipped)
+        self.journal.append_snapshot(snapshot)
+        read_ns = self.clock.monotonic_ns()
+        self.state, record = step(self.application, self.state, snapshot)
+        stepped_ns = self.clock.monotonic_ns()
+        self._writes = self._write(record)
+        written_ns = self.clock.monotonic_ns()
+        timing = Timing(
+            lateness_ms=(started_ns - self._deadline_ns) / NS_PER_MS,
+            read_ms=(read_ns - started_ns) / NS_PER_MS,
+            step_ms=(stepped_ns - read_ns) / NS_PER_MS,
+            write_ms=(written_ns - stepped_ns) / NS_PER_MS,
+        )
+        record = replace(record, timing=timing)
+        self.journal.append_record(record.cycle, record.time_ns, encode_record(record))
+        for event in record.events:
+            self.journal.append_event(time_ns, "cycle", {"cycle": record.cycle, "text": event})
+        self.counters.cycles += 1
+        for observer in self.observers:
+            observer(snapshot, record)
+        return record
+
+    def hand_back(self, reason: str) -> None:
+        """Give every MV back to the PLC, if any is held, with one last frame per device."""
+        mode = self.state.mode
+        if mode.mode not in (Mode.READY, Mode.ACTIVE):
+            return
+        time_ns = self.clock.time_ns()
+        command = Command(
+            command_id=f"stop-{self.application.epoch}",
+            kind=CommandKind.MODE,
+            time_ns=time_ns,
+            text="off",
+            who="controller",
+            why=reason,
+        )
+        for device in self.devices:
+            device.begin_read()
+        samples: dict[str, Sample] = {}
+        for device in self.devices:
+            samples |= device.finish_read()
+        snapshot = self._snapshot(time_ns, samples, Messages(commands=(command,)), 0)
+        # Handing back comes before keeping books: a broken journal must not prevent it, and the
+        # error that broke it is already on its way up.
+        with suppress(JournalError):
+            self.journal.append_snapshot(snapshot)
+        self.state, record = step(self.application, self.state, snapshot)
+        self._writes = self._write(record, in_time=True)
+        with suppress(JournalError):
+            self.journal.append_record(record.cycle, time_ns, encode_record(record))
+            text = f"handed back: {reason}"
+            self.journal.append_event(time_ns, "cycle", {"cycle": record.cycle, "text": text})
+
+    def _wait(self) -> int:
+        """Sleep until the next deadline; how many deadlines have been missed before it."""
+        period_ns = round(self.application.cycle_s * NS_PER_S)
+        now_ns = self.clock.monotonic_ns()
+        if self._deadline_ns < 0:
+            self._deadline_ns = now_ns
+            return 0
+        next_ns = self._deadline_ns + period_ns
+        skipped = max(0, (now_ns - next_ns) // period_ns)
+        self._deadline_ns = next_ns + skipped * period_ns
+        self.counters.skipped += skipped
+        self.clock.sleep_until(self._deadline_ns)
+        return skipped
+
+    def _snapshot(
+        self, time_ns: int, samples: Mapping[str, Sample], messages: Messages, skipped: int
+    ) -> Snapshot:
+        return Snapshot(
+            cycle=self.state.cycle + 1 + skipped,
+            time_ns=time_ns,
+            samples=samples,
+            quality_results=messages.quality_results,
+            commands=messages.commands,
+            proposals=messages.proposals,
+            writes=self._writes,
+            skipped=skipped,
+        )
+
+    def _write(self, record: Record, in_time: bool = False) -> dict[str, WriteOutcome]:
+        """Hand the guard's frames to their devices, unless the cycle is already over."""
+        frames = record.move.frames
+        outcome: dict[str, WriteOutcome] = {}
+        if not frames or self.dry_run:
+            return outcome
+        period_ns = round(self.application.cycle_s * NS_PER_S)
+        if not in_time and self.clock.monotonic_ns() >= self._deadline_ns + period_ns:
+            self.counters.late_frames += len(frames)
+            return dict.fromkeys(frames, WriteOutcome.LATE)
+        addressed = [device for device in self.devices if device.name in frames]
+        for device in addressed:
+            device.begin_write(frames[device.name])
+        for device in addressed:
+            report = device.finish_write()
+            outcome[device.name] = report.outcome
+            if report.outcome is not WriteOutcome.WRITTEN:
+                self.counters.failed_frames += 1
+        return outcome

@@ -1,0 +1,68 @@
+"""Does an answer solve the problem? A solver's own word is never enough.
+
+Checks the Karush–Kuhn–Tucker conditions from the problem's own functions (Nocedal & Wright 2006,
+theorem 12.1): finite, primal feasible, stationary, complementary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from plant_models.process import Vector
+
+# Scaled variables are of order one: 1e-5 of a span is far below what any actuator resolves.
+PRIMAL_TOLERANCE = 1e-5
+# Relative to the largest multiplier, which carries the scale of the cost.
+STATIONARITY_TOLERANCE = 1e-4
+COMPLEMENTARITY_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Scaled residuals of the optimality conditions; `fault` is empty when all are met."""
+
+    primal: float
+    stationarity: float
+    complementarity: float
+    fault: str
+
+    @property
+    def residual(self) -> float:
+        return max(self.stationarity, self.complementarity)
+
+
+def certify(
+    values: Vector,
+    gradient: Vector,
+    low: Vector,
+    high: Vector,
+    multipliers: Vector,
+) -> Certificate:
+    """Certificate of a candidate.
+
+    Args:
+        values: variables and constraints stacked, (n + m,); low, high: their bounds.
+        gradient: of the Lagrangian, (n,).
+        multipliers: of bounds and constraints stacked, (n + m,); positive at an upper bound.
+    """
+    if not (np.all(np.isfinite(values)) and np.all(np.isfinite(gradient))):
+        return Certificate(np.inf, np.inf, np.inf, "the answer is not finite")
+    if not np.all(np.isfinite(multipliers)):
+        return Certificate(np.inf, np.inf, np.inf, "the multipliers are not finite")
+    primal = float(max(np.max(low - values), np.max(values - high), 0.0))
+    scale = max(1.0, float(np.max(np.abs(multipliers))))
+    stationarity = float(np.max(np.abs(gradient))) / scale
+    room_high = np.where(np.isfinite(high), np.maximum(high - values, 0.0), 1e3)
+    room_low = np.where(np.isfinite(low), np.maximum(values - low, 0.0), 1e3)
+    slackness = np.where(multipliers > 0, multipliers * room_high, -multipliers * room_low)
+    complementarity = float(np.max(np.abs(slackness))) / scale
+    fault = ""
+    if primal > PRIMAL_TOLERANCE:
+        fault = f"constraints are violated by {primal:.1e} of their span"
+    elif stationarity > STATIONARITY_TOLERANCE:
+        fault = f"not stationary (residual {stationarity:.1e})"
+    elif complementarity > COMPLEMENTARITY_TOLERANCE:
+        fault = f"an inactive constraint carries a price (residual {complementarity:.1e})"
+    return Certificate(primal, stationarity, complementarity, fault)

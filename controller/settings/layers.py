@@ -1,0 +1,188 @@
+"""Quality sources, estimator, MPC and optimizer: their sections with all numbers resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from controller.settings.application import (
+    Controlled,
+    Disturbance,
+    EstimatorSettings,
+    Lab,
+    Manipulated,
+    Measured,
+    MpcSettings,
+    OptimizerSettings,
+)
+from controller.settings.context import UNKNOWN, Context
+from controller.settings.expression import unknown_parts
+from controller.settings.problems import suggestion
+from controller.settings.schema import OptimizerSection
+from controller.settings.yaml_core import KeyPath
+from plant_models.variable import Variable
+
+# The default drift of an unknown: in an hour it strays by about one per cent of the range.
+DEFAULT_WALK = 0.01
+
+
+def resolve_quality(context: Context) -> Mapping[str, Lab]:
+    labs: dict[str, Lab] = {}
+    for name, section in context.raw.quality.items():
+        path: KeyPath = ("quality", name)
+        if name in context.raw.tags:
+            context.add(path, f"{name} is the name of a tag already", "Choose another name")
+        outputs = context.variables("output")
+        sigma = _per_variable(context, (*path, "measures"), section.measures, outputs, "output")
+        labs[name] = Lab(
+            name,
+            section.kind,
+            sigma,
+            context.seconds((*path, "delay_max"), section.delay_max),
+            float(section.gate),
+        )
+    return MappingProxyType(labs)
+
+
+def _per_variable(
+    context: Context,
+    path: KeyPath,
+    given: Mapping[str, float | str],
+    variables: Mapping[str, Variable],
+    kind: str,
+    *,
+    per: str = "",
+    zero: bool = False,
+) -> Mapping[str, float]:
+    """Spreads or steps by name, each in the unit of its variable."""
+    result: dict[str, float] = {}
+    for name, amount in given.items():
+        if context.model is not None and context.known((*path, name), kind, name, variables):
+            unit = variables[name].unit
+            result[name] = context.positive((*path, name), amount, unit, per=per, zero=zero)
+    return MappingProxyType(result)
+
+
+def resolve_estimator(
+    context: Context, measured: Iterable[Measured], controlled: Iterable[Controlled]
+) -> EstimatorSettings:
+    section = context.raw.estimator
+    path: KeyPath = ("estimator",)
+    states = _per_variable(
+        context,
+        (*path, "states"),
+        section.states,
+        context.variables("state"),
+        "model state",
+        per="hour**0.5",
+        zero=True,
+    )
+    if section.disturbances is None:
+        names = dict.fromkeys([m.output for m in measured] + [c.output for c in controlled])
+        outputs = context.variables("output")
+        default = tuple(
+            Disturbance(name, "output", DEFAULT_WALK * outputs[name].span)
+            for name in names
+            if name in outputs
+        )
+        return EstimatorSettings(states, default)
+    seen: dict[str, KeyPath] = {}
+    disturbances: list[Disturbance] = []
+    for i, item in enumerate(section.disturbances):
+        place = (*path, "disturbances", i)
+        if item.kind == "output":
+            variable = context.variable((*place, "on"), item.on, "output")
+        else:
+            variable = context.variable((*place, "on"), item.on, "input", "disturbance")
+        context.once(seen, (*place, "on"), f"a disturbance on {item.kind}", item.on)
+        walk = UNKNOWN
+        if variable is not None:
+            walk = context.positive((*place, "walk"), item.walk, variable.unit, per="hour**0.5")
+        disturbances.append(Disturbance(item.on, item.kind, walk))
+    return EstimatorSettings(states, tuple(disturbances))
+
+
+def resolve_mpc(context: Context, cycle_s: float) -> MpcSettings:
+    section = context.raw.mpc
+    step_s = context.seconds(("mpc", "step"), section.step)
+    if step_s < cycle_s:
+        context.add(
+            ("mpc", "step"),
+            f"the step of {step_s:g} s is shorter than the cycle of {cycle_s:g} s",
+            "Write at least one cycle",
+        )
+    fatrop, ipopt = section.iterations
+    return MpcSettings(step_s, section.horizon, section.plan_age_max, (fatrop, ipopt))
+
+
+def resolve_optimizer(
+    context: Context, manipulated: Iterable[Manipulated]
+) -> OptimizerSettings | None:
+    section = context.raw.optimizer
+    if section is None:
+        return None
+    path: KeyPath = ("optimizer",)
+    context.known((*path, "quality"), "quality source", section.quality, context.raw.quality)
+    inputs = context.variables("input")
+    moved = {m.name: inputs[m.input] for m in manipulated if m.input in inputs}
+    limited = {
+        name: variable
+        for name, variable in context.variables("output").items()
+        if any(c.output == name for c in context.raw.controlled)
+    }
+    steps = {
+        key: _per_variable(context, (*path, key), given, moved, "MV")
+        for key, given in (("trust_region", section.trust_region), ("probe", section.probe))
+    }
+    _check_probe(context, path, section, steps["trust_region"], steps["probe"])
+    _check_objective(context, (*path, "maximise"), section.maximise)
+    return OptimizerSettings(
+        method=section.method,
+        maximise=section.maximise,
+        unit=section.unit,
+        quality=section.quality,
+        sigma=float(section.sigma),
+        backoff=_per_variable(
+            context, (*path, "backoff"), section.backoff, limited, "controlled output", zero=True
+        ),
+        trust_region=steps["trust_region"],
+        probe=steps["probe"],
+        points=section.points,
+        settle_s=context.seconds((*path, "settle"), section.settle),
+    )
+
+
+def _check_probe(
+    context: Context,
+    path: KeyPath,
+    section: OptimizerSection,
+    trust: Mapping[str, float],
+    probe: Mapping[str, float],
+) -> None:
+    for name in section.trust_region:
+        if name not in section.probe:
+            context.add((*path, "probe"), f"{name} has no probing step", f"Add {name} to probe")
+    for name in section.probe:
+        if name not in section.trust_region:
+            what = f"{name} is not in trust_region"
+            context.add((*path, "probe", name), what, f"Add {name} to trust_region")
+        elif probe.get(name, UNKNOWN) > trust.get(name, UNKNOWN):
+            context.add(
+                (*path, "probe", name),
+                f"a probing step of {probe[name]:g} is longer than the trust region of "
+                f"{trust[name]:g}",
+                "Probe inside the trust region",
+            )
+
+
+def _check_objective(context: Context, path: KeyPath, text: str) -> None:
+    if context.model is None:
+        return
+    names = [
+        *context.variables("output", "disturbance", "input"),
+        *(v.name for v in context.model.p),
+        *(m.name for m in context.raw.manipulated),
+    ]
+    for offset, what, name in unknown_parts(text, names):
+        mend = suggestion(name, names) if name else "Use names, numbers, + - * / ** and ( )"
+        context.add(path, what, mend, offset=offset)
