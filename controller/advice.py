@@ -15,7 +15,7 @@ from math import isfinite
 from controller.cycle.mode import Mode
 from controller.optimizer.advisor import Advisor, AdvisorState
 from controller.optimizer.steady import CycleRow
-from controller.signal import NS_PER_S, Proposal, QualityResult, Snapshot
+from controller.signal import NS_PER_S, Proposal, Snapshot
 
 
 @dataclass(slots=True)

@@ -156,15 +156,10 @@ def _setpoint(
         return base, "tracking: the slave loop is not in REMOTE"
     if wanted is None or not isfinite(wanted):
         return base, f"held: the plan asks for {wanted}"
-    value, reason = wanted, ""
-    # Limits may have been moved past where we are: then approach them at the permitted rate.
-    bounded = min(max(value, min(low, base)), max(high, base))
-    if base < low:
-        bounded = max(bounded, base)
-    if base > high:
-        bounded = min(bounded, base)
-    if bounded != value:
-        value, reason = bounded, f"limited to [{low:g}, {high:g}] {mv.unit}"
+    # Where limits have been moved past where we are, the rate below makes it an approach.
+    value, reason = min(max(wanted, low), high), ""
+    if value != wanted:
+        reason = f"limited to [{low:g}, {high:g}] {mv.unit}"
     step = mv.rate_per_s * cycle_s
     if abs(value - base) > step:
         value = base + step if value > base else base - step

@@ -62,6 +62,7 @@ class Record:
         mv_status: per MV: ON, LOCAL, HIGH, LOW, TRACKING or DROPPED.
         cv_value: per CV, the estimated value; readings: trusted values by tag.
         resting: wanted resting values per MV (operator or optimizer).
+        setpoints: wanted values of the CVs that have one.
         events: what happened, in words, for the operator.
     """
 
@@ -75,6 +76,7 @@ class Record:
     cv_value: Mapping[str, float]
     readings: Mapping[str, float]
     resting: Mapping[str, float]
+    setpoints: Mapping[str, float]
     estimate: Estimate | None
     target: Target | None
     plan: Plan | None

@@ -70,7 +70,7 @@ def step(
         handshake=_sent(handshake, move, heartbeat, sequence),
         estimator=estimator,
         planner=planner,
-        planless=plan is not None and plan.rung == "hold",
+        planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
     )
     record = Record(
         cycle=snapshot.cycle,
@@ -83,6 +83,7 @@ def step(
         cv_value=_cv_values(application, estimated),
         readings={name: reading.value for name, reading in readings.items()},
         resting=wishes.resting,
+        setpoints=_setpoints(application, wishes),
         estimate=estimated,
         target=target,
         plan=plan,
@@ -131,7 +132,7 @@ def _situation(
     here = [facts[mv.name] for mv in mvs]
     rest = {loop.mv: loop.target for loop in application.loops if loop.target is not None}
     rest |= dict(wishes.resting)
-    setpoints = [wishes.setpoint.get(cv.name, cv.setpoint) for cv in cvs]
+    setpoints = _setpoints(application, wishes)
     return Situation(
         x=estimated.x,
         w=estimated.disturbance,
@@ -141,13 +142,21 @@ def _situation(
         mv_high=np.array([min(mv.high, f.operator_high) for mv, f in zip(mvs, here, strict=True)]),
         cv_low=np.array([max(cv.low, wishes.low.get(cv.name, cv.low)) for cv in cvs]),
         cv_high=np.array([min(cv.high, wishes.high.get(cv.name, cv.high)) for cv in cvs]),
-        setpoint=np.array([np.nan if s is None else s for s in setpoints], dtype=np.float64),
+        setpoint=np.array([setpoints.get(cv.name, np.nan) for cv in cvs]),
         # Outside ACTIVE the plan shows what would be done, so every MV is free there.
         free=np.array([1.0 if f.remote or not active else 0.0 for f in here]),
         blocked_up=np.array([float(f.high) for f in here]),
         blocked_down=np.array([float(f.low) for f in here]),
         resting=np.array([rest.get(mv.name, np.nan) for mv in mvs]),
     )
+
+
+def _setpoints(application: Application, wishes: Wishes) -> dict[str, float]:
+    return {
+        cv.name: wishes.setpoint.get(cv.name, cv.setpoint)
+        for cv in application.cvs
+        if cv.setpoint is not None
+    }
 
 
 def _stay(situation: Situation, estimated: Estimate) -> Target:

@@ -66,7 +66,11 @@ class Fusion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """One remembered cycle: belief before correction, inputs held afterwards, measurements."""
+    """One remembered cycle: belief before correction, inputs held until then, measurements.
+
+    u is what the PLC worked with when it was read in this cycle, so it belongs to the interval
+    that ends here.
+    """
 
     time_ns: int
     prior: Belief
@@ -117,9 +121,9 @@ class DelayedFilter:
         """Step to time_ns with u (nu,) and d (nd,), and correct with what is measured now."""
         last = state.moments[-1]
         elapsed_s = (time_ns - last.time_ns) / NS_PER_S
-        prior = self._predict(replace(last, u=u), elapsed_s)
+        prior = self._predict(last, u, elapsed_s)
         moment = self._corrected(Moment(time_ns, prior, prior, u, d, (measured,)))
-        kept = [*state.moments[:-1], replace(last, u=u), moment]
+        kept = [*state.moments, moment]
         oldest = time_ns - round(self.memory_s * NS_PER_S)
         first = max(0, bisect_right([m.time_ns for m in kept], oldest) - 1)
         return replace(state, moments=tuple(kept[first:]))
@@ -154,8 +158,9 @@ class DelayedFilter:
     def _place(self, state: DelayedFilterState, result: LateResult) -> tuple[int, Verdict | None]:
         if result.result_id in state.seen:
             return 0, Verdict.DUPLICATE
-        values = np.array(result.measurement.values)
-        if not values.size or not np.all(np.isfinite(values)):
+        values, sigmas = np.array(result.measurement.values), np.array(result.measurement.sigmas)
+        # A sigma of zero would claim a perfect laboratory, and two of them would contradict.
+        if not values.size or not np.all(np.isfinite([values, sigmas])) or np.any(sigmas <= 0):
             return 0, Verdict.UNUSABLE
         times = [m.time_ns for m in state.moments]
         half = round(self.dt_s * NS_PER_S / 2)
@@ -170,15 +175,15 @@ class DelayedFilter:
     def _rerun(self, moments: list[Moment], later: tuple[Moment, ...]) -> list[Moment]:
         for moment in later:
             last = moments[-1]
-            prior = self._predict(last, (moment.time_ns - last.time_ns) / NS_PER_S)
+            prior = self._predict(last, moment.u, (moment.time_ns - last.time_ns) / NS_PER_S)
             moments.append(self._corrected(replace(moment, prior=prior)))
         return moments
 
-    def _predict(self, moment: Moment, elapsed_s: float) -> Belief:
+    def _predict(self, moment: Moment, u: Vector, elapsed_s: float) -> Belief:
         belief = moment.posterior
         for _ in range(max(1, round(elapsed_s / self.dt_s))):
             step = elapsed_s / max(1, round(elapsed_s / self.dt_s))
-            belief = predict(self.augmented, self.noise_per_hour, belief, moment.u, moment.d, step)
+            belief = predict(self.augmented, self.noise_per_hour, belief, u, moment.d, step)
         return belief
 
     def _corrected(self, moment: Moment) -> Moment:

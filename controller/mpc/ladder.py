@@ -73,7 +73,7 @@ class Ladder:
         try:
             answer = solver(arguments, guess)
         except RuntimeError as error:  # CasADi reports every plugin failure as this type.
-            return f"broke: {str(error).splitlines()[0]}"
+            return f"broke: {(str(error).splitlines() or ['without a word'])[0]}"
         if answer.certificate.fault:
             return f"{answer.certificate.fault}; it said {answer.status}"
         return answer

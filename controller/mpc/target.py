@@ -63,10 +63,8 @@ class TargetCalculation:
             ]
         )
         free = situation.free > 0
-        u_low = np.where(free, np.minimum(situation.mv_low, now), now)
-        u_high = np.where(free, np.maximum(situation.mv_high, now), now)
-        u_low = np.where(free & (now >= situation.mv_low), situation.mv_low, u_low)
-        u_high = np.where(free & (now <= situation.mv_high), situation.mv_high, u_high)
+        u_low = np.where(free, situation.mv_low, now)
+        u_high = np.where(free, situation.mv_high, now)
         scale = np.array([cv.scale for cv in self.cvs])
         infinite_x, infinite_y = np.full(nx, np.inf), np.full(n_cv, np.inf)
         lbx = np.concatenate([-infinite_x, (u_low - low) / span, np.zeros(n_cv)])

@@ -24,9 +24,10 @@ Floats = tuple[float, ...]
 
 # Two visits closer than this share of the trust region say nothing about a gradient.
 _SAME_PLACE = 0.25
-# A target closer than this share of the trust region to the present one is not worth a move, and
-# samples drawn that close together are repetitions.
-_DEADBAND = 0.05
+# A target closer than this share of the trust region to the present one is not worth a move.
+_DEADBAND = 0.02
+# Samples drawn this close together are repetitions of one another.
+_REPEATED = 0.05
 # A mean of more samples than this would follow a drifting plant too slowly.
 _REPEATS_MAX = 8
 # A loss or violation has to exceed this many standard deviations before it counts as one.
@@ -135,8 +136,8 @@ def _merged(
     Otherwise, days at one good point would push everything that tells a gradient out of memory.
     """
     for index, known in enumerate(visits):
-        same = _distance(problem, known.u, visit.u) <= _DEADBAND
-        if same and not _moved(problem, known.d, visit.d, _DEADBAND):
+        same = _distance(problem, known.u, visit.u) <= _REPEATED
+        if same and not _moved(problem, known.d, visit.d, _REPEATED):
             n = min(known.repeats, _REPEATS_MAX - 1)
 
             def mean(old: Floats, new: Floats, n: int = n) -> Floats:
@@ -202,7 +203,7 @@ def _judge(
     # While nothing safe is known, what breaks the limits less is progress, whatever it earns.
     restoring = worst_before > 1.0
     accepted = worst < worst_before - 1.0 if restoring else not violated and gain > sigma
-        radius = state.radius
+    radius = state.radius
     if move is not None and move.kind == "step":
         lost = unsafe or (gain < -_SIGNIFICANT * sigma and gain < 0.0)
         if accepted and gain >= 0.5 * move.gain:
@@ -239,7 +240,8 @@ def propose(
         kind, target = "probe", best_probe(problem, surrogate, _probe_centres(state), d)
     else:
         moved = _moved(problem, state.incumbent.d, d_now, _SAME_PLACE)
-        radius = max(state.radius, 1.5) if moved else state.radius
+        # The old optimum may lie far from the new one, and the model knows the way there.
+        radius = problem.radius_max if moved else state.radius
         kind, target = "step", best_step(problem, surrogate, centre, d, radius)
     chosen: Floats = tuple(map(float, target))
     if _distance(problem, chosen, tuple(here)) < _DEADBAND:

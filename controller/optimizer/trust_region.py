@@ -16,8 +16,14 @@ from plant_models.process import Vector
 # problem inside one trust region.
 _CANDIDATES = 40
 _POLISHED = 3
+# A probe has to tell at least this share of what the most telling one would.
+_TELLING = 0.5
 # Money that one standard deviation of a broken limit is worth, in standard deviations of it.
 _PENALTY = 1e3
+# Shares of beta to ask for, in turn, when a limit cannot be kept with more.
+_CONFIDENCES = (1.0, 0.5, 0.0)
+# Standard deviations of one lab value by which the solver may miss a limit: rounding.
+_KEPT = 1e-3
 
 
 def best_step(
@@ -25,16 +31,40 @@ def best_step(
 ) -> Vector:
     """Maximise the predicted objective within the trust region, limits kept with beta sigmas.
 
-    Where no point keeps every limit with that confidence, the one that breaks them least.
+    Where no point keeps every limit with that confidence, with less of it; where none keeps them
+    at all, the point that breaks them least.
     """
     low = np.maximum(problem.low, centre - radius * problem.radius)
     high = np.minimum(problem.high, centre + radius * problem.radius)
-    centre = np.clip(centre, low, high)
+    box = (np.minimum(low, high), high)
+    start = np.clip(centre, *box)
+    for confidence in _CONFIDENCES:
+        found, broken = _search(problem, surrogate, box, start, d, confidence * problem.beta)
+        if broken <= _KEPT:
+            return found
+        start = found
+    return start
+
+
+def _search(
+    problem: OptimizerProblem,
+    surrogate: Surrogate,
+    box: tuple[Vector, Vector],
+    centre: Vector,
+    d: Vector,
+    beta: float,
+) -> tuple[Vector, float]:
+    """Best point of the box at this confidence, and by how many sigmas it breaks limits."""
+    low, high = box
     half = np.maximum((high - low) / 2, 1e-12)
     middle = (high + low) / 2
     sigma = np.maximum(problem.sigma, 1e-9)
-
     known: dict[bytes, Vector] = {}
+
+    def evaluate(z: Vector) -> Vector:
+        u = np.clip(middle + half * z, low, high)
+        (objective, _), (mean, sd) = surrogate.predict(u, d)
+        return np.concatenate([[objective], mean + beta * sd]) / sigma
 
     def believed(z: Vector) -> Vector:
         """Objective and confident constraints, each in its noise's standard deviations."""
@@ -44,30 +74,27 @@ def best_step(
             known[key] = evaluate(z)
         return known[key]
 
-    def evaluate(z: Vector) -> Vector:
-        u = np.clip(middle + half * z, low, high)
-        (objective, _), (mean, sd) = surrogate.predict(u, d)
-        return np.concatenate([[objective], mean + problem.beta * sd]) / sigma
+    def broken(z: Vector) -> float:
+        return float(np.sum(np.maximum(believed(z)[1:], 0.0)))
 
-    def merit(values: Vector) -> float:
-        broken = float(np.sum(np.maximum(values[1:], 0.0)))
-        found = values[0] - _PENALTY * broken
-        return float(found) if np.isfinite(found) else -np.inf
+    def merit(z: Vector) -> float:
+        found = float(believed(z)[0]) - _PENALTY * broken(z)
+        return found if np.isfinite(found) else -np.inf
 
     starts = [(centre - middle) / half, *_lattice(len(middle), _CANDIDATES)]
-    ranked = sorted(starts, key=lambda z: -merit(believed(z)))[:_POLISHED]
+    ranked = sorted(starts, key=lambda z: -merit(z))[:_POLISHED]
     best = ranked[0]
     for start in ranked:
         for polished in (_feasible_ascent(believed, start), _least_violation(believed, start)):
-            if merit(believed(polished)) > merit(believed(best)) + 1e-9:
+            if merit(polished) > merit(best) + 1e-9:
                 best = polished
-    return np.clip(middle + half * best, low, high)
+    return np.clip(middle + half * best, low, high), broken(best)
 
 
 def best_probe(
     problem: OptimizerProblem, surrogate: Surrogate, centres: Sequence[Vector], d: Vector
 ) -> Vector:
-    """The probing move that says most about the objective among those expected to be safe.
+    """The best predicted probing move among the safest that say enough about the objective.
 
     Candidates are one probe away from a centre in each direction; places already on their way
     count as known.
@@ -75,20 +102,21 @@ def best_probe(
     steps = [np.array(s) for s in itertools.product((-1.0, 0.0, 1.0), repeat=len(problem.low))]
     probe = np.array([v.probe for v in problem.decisions])
     sigma = np.maximum(problem.sigma[1:], 1e-9)
-    candidates: list[tuple[float, float, Vector]] = []
+    candidates: list[tuple[float, float, float, Vector]] = []
     known = np.stack([*surrogate.processes[0].points, *(surrogate.scaled(c, d) for c in centres)])
     for centre, step in itertools.product(centres, steps):
         u = np.clip(centre + step * probe, problem.low, problem.high)
-        _, (mean, sd) = surrogate.predict(u, d)
+        (money, _), (mean, sd) = surrogate.predict(u, d)
         broken = float(np.sum(np.maximum(mean + problem.beta * sd, 0.0) / sigma))
         news = _news(surrogate, known, surrogate.scaled(u, d), float(problem.sigma[0]))
-        candidates.append((broken, -news, u))
+        candidates.append((broken, news, money, u))
     finite = [c for c in candidates if np.isfinite(c[0])]
     if not finite:
         return np.asarray(centres[0])
     least = min(c[0] for c in finite)
     safe = [c for c in finite if c[0] <= least + 1e-9]
-    return min(safe, key=lambda c: (c[1], tuple(c[2])))[2]
+    enough = _TELLING * max(c[1] for c in safe)
+    return max((c for c in safe if c[1] >= enough), key=lambda c: (c[2], tuple(c[3])))[3]
 
 
 def _news(surrogate: Surrogate, known: Vector, at: Vector, sigma: float) -> float:

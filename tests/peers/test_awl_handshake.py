@@ -188,12 +188,12 @@ def test_an_old_frame_that_comes_late_is_not_acted_on(controller: Controller) ->
     controller.cycle(80.0, request=0)
     controller.cycle(84.0)
     newest = controller.sequence
-    for age in (1, 20, 32767):
+    for age, request, remote in ((1, 0, True), (20, 1, True), (32767, 1, False)):
         controller.sequence = (newest - age - 1) % 65536
-        answer = controller.cycle(90.0, request=0)
+        answer = controller.cycle(90.0, request)
         assert answer.in_use == 84.0
         assert answer.sequence == newest
-    assert not answer.remote  # it does not feed the watchdog either
+        assert answer.remote is remote  # it does not feed the watchdog either
     controller.sequence = newest
     assert controller.cycle(85.0).in_use == 85.0
 

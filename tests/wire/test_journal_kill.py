@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from controller.cycle.record import decode_snapshot
 
+from controller.cycle.record import decode_snapshot
 from controller.historian.events import EventStore, verify_chain
 from controller.historian.journal import open_journal
 from controller.historian.reader import open_reader

@@ -1,0 +1,459 @@
+"""A scenario: plant, PLC, laboratory, faults, story and verdict of one hardware-in-the-loop run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from controller.errors import ScenarioError, SettingsError
+from controller.settings import Settings, load
+from controller.settings.quantity import QuantityError, difference, seconds, value
+from controller.settings.schema import Quantity, Text
+from controller.settings.yaml_core import Document, decode, read, written
+from controller.signal import CommandKind
+from hil.faults import Fault
+from hil.lab import LabSettings
+from hil.pid import PidTuning
+from hil.virtual_plc import SlaveLoop
+
+Tier = Literal["virtual", "wire", "realtime"]
+TIERS: tuple[Tier, ...] = ("virtual", "wire")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _PlantSection(_Section):
+    ref: Text
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class _LoopSection(_Section):
+    measures: Text
+    drives: Text
+    pv: Text
+    output: str = ""
+    gain: float = Field(gt=0)
+    reset: Quantity
+    rate_time: Quantity = 0.0
+    action: Literal["reverse", "direct"] = "reverse"
+    output_range: list[float] = Field(min_length=2, max_length=2)
+    setpoint_range: list[Quantity] = Field(min_length=2, max_length=2)
+    setpoint_rate: Quantity
+    start: Quantity
+    fallback: Quantity | None = None
+
+
+class _PlcSection(_Section):
+    kind: Literal["virtual"] = "virtual"
+    scan: Quantity
+    loops: dict[str, _LoopSection]
+    indicators: dict[str, str] = Field(default_factory=dict)
+    noise: dict[str, Quantity] = Field(default_factory=dict)
+
+
+class _ProfileSection(_Section):
+    input: Text
+    at: Quantity
+    to: float
+    over: Quantity = 0.0
+
+
+class _LabSection(_Section):
+    every: Quantity
+    first: Quantity = 0.0
+    delay: list[Quantity] = Field(min_length=2, max_length=2)
+    drop: float = Field(default=0.0, ge=0, le=1)
+    outlier: float = Field(default=0.0, ge=0, le=1)
+
+
+class _CommandSection(_Section):
+    at: Quantity
+    kind: CommandKind
+    target: str = ""
+    value: float | None = None
+    text: str = ""
+
+
+class _FaultSection(_Section):
+    at: Quantity
+    until: Quantity
+    target: Text
+    type: Text
+    args: dict[str, float] = Field(default_factory=dict)
+
+
+class _OptimumSection(_Section):
+    ref: Text
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    inputs: list[str] = Field(default_factory=list)
+
+
+class _EconomicsSection(_Section):
+    profit: Text
+    unit: Text
+    throughput: str = ""
+    before: list[Quantity] = Field(min_length=2, max_length=2)
+    end: list[Quantity] = Field(min_length=2, max_length=2)
+    optimum: _OptimumSection | None = None
+
+
+class _AssertionSection(_Section):
+    kpi: Text
+    low: float | None = None
+    high: float | None = None
+    severity: Literal["fail", "warn"] = "fail"
+
+
+class ScenarioFile(_Section):
+    """The raw shape of a scenario file."""
+
+    scenario: Literal[1]
+    id: Text
+    title: Text
+    tags: list[str] = Field(default_factory=list)
+    requirements: list[str] = Field(default_factory=list)
+    application: Text
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    tier: Literal["virtual", "wire"] = "wire"
+    duration: Quantity
+    seed: int = 1
+    plant: _PlantSection
+    plc: _PlcSection
+    profiles: list[_ProfileSection] = Field(default_factory=list)
+    lab: dict[str, _LabSection] = Field(default_factory=dict)
+    commands: list[_CommandSection] = Field(default_factory=list)
+    faults: list[_FaultSection] = Field(default_factory=list)
+    economics: _EconomicsSection | None = None
+    judge_from: Quantity = 0.0
+    violation_tolerance: float = 0.0
+    assertions: list[_AssertionSection] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A plant input that goes to a new value, from at_s on within over_s."""
+
+    input: str
+    at_s: float
+    to: float
+    over_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledCommand:
+    at_s: float
+    kind: CommandKind
+    target: str
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Economics:
+    """How money is counted: expressions over true plant outputs and inputs.
+
+    `before` and `end` are the windows, in scenario seconds, over which profit is averaged.
+    `optimum_inputs` are plant inputs handed to the optimum by name.
+    """
+
+    profit: str
+    unit: str
+    throughput: str
+    before_s: tuple[float, float]
+    end_s: tuple[float, float]
+    optimum_ref: str
+    optimum_arguments: Mapping[str, Any]
+    optimum_inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """A KPI and the limits it must keep; `warn` does not fail the verdict."""
+
+    kpi: str
+    low: float | None
+    high: float | None
+    severity: Literal["fail", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario, checked and with every time in seconds."""
+
+    id: str
+    title: str
+    tags: tuple[str, ...]
+    requirements: tuple[str, ...]
+    path: Path
+    text: str
+    settings: Settings
+    tier: Tier
+    duration_s: float
+    seed: int
+    plant_ref: str
+    plant_arguments: Mapping[str, Any]
+    scan_s: float
+    loops: tuple[SlaveLoop, ...]
+    indicators: Mapping[str, str]
+    noise: Mapping[str, float]
+    profiles: tuple[Profile, ...]
+    labs: tuple[LabSettings, ...]
+    commands: tuple[ScheduledCommand, ...]
+    faults: tuple[Fault, ...]
+    economics: Economics | None
+    judge_from_s: float
+    violation_tolerance: float
+    assertions: tuple[Assertion, ...]
+
+    @property
+    def cycles(self) -> int:
+        return round(self.duration_s / self.settings.cycle_s)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.id}: {self.title}; {self.duration_s / 3600:g} h in {self.cycles} cycles, "
+            f"tier {self.tier}, seed {self.seed}, {len(self.faults)} faults"
+        )
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario and the application it names.
+
+    Raises:
+        ScenarioError: the file is missing or wrong, with file:line:column and the mend.
+        SettingsError: the application's file is wrong.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(
+            f"cannot be read: {error.strerror}", where=str(path), mend="Check the path"
+        ) from error
+    try:
+        text = decode(path, raw)
+        document = read(path, text)
+    except SettingsError as error:
+        raise ScenarioError(error.what, where=error.where, mend=error.mend) from error
+    try:
+        shape = ScenarioFile.model_validate(document.data)
+    except ValidationError as error:
+        raise _shape_error(document, error) from error
+    return _resolve(shape, document, text)
+
+
+def _shape_error(document: Document, error: ValidationError) -> ScenarioError:
+    first = error.errors(include_url=False)[0]
+    place = tuple(part for part in first["loc"] if isinstance(part, str | int))
+    missing = first["type"] == "missing"
+    line, column = document.position(place[:-1] if missing else place, of_key=True)
+    where = f"{document.path}:{line}:{column} {written(place)}"
+    if missing:
+        return ScenarioError("a value is missing", where=where, mend=f"Add {place[-1]}")
+    if first["type"] == "extra_forbidden":
+        return ScenarioError("unknown key", where=where, mend="Remove it, or correct its name")
+    return ScenarioError(
+        f"found {first['input']!r}, which does not fit here ({first['msg'].lower()})",
+        where=where,
+        mend="Correct the value",
+    )
+
+
+class _Places:
+    """Turns quantities into numbers, with the place in the file when one is wrong."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def where(self, *place: str | int) -> str:
+        line, column = self._document.position(place)
+        return f"{self._document.path}:{line}:{column} {written(place)}"
+
+    def seconds(self, quantity: float | str, *place: str | int) -> float:
+        try:
+            return seconds(quantity)
+        except QuantityError as error:
+            raise ScenarioError(
+                str(error), where=self.where(*place), mend="Write a time such as 30 s or 2 h"
+            ) from error
+
+    def value(
+        self, quantity: float | str, unit: str, *place: str | int, spread: str | None = None
+    ) -> float:
+        """A value in `unit`; with `spread`, a difference, "" or per that time."""
+        try:
+            if spread is None:
+                return value(quantity, unit)
+            return difference(quantity, unit, per=spread)
+        except QuantityError as error:
+            raise ScenarioError(
+                str(error), where=self.where(*place), mend=f"Write it in {unit}"
+            ) from error
+
+
+def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
+    places = _Places(document)
+    settings = load(document.path.parent / shape.application, shape.overrides)
+    loops = tuple(
+        _loop(name, section, settings, places) for name, section in shape.plc.loops.items()
+    )
+    missing = [mv.name for mv in settings.manipulated if mv.name not in shape.plc.loops]
+    if missing:
+        raise ScenarioError(
+            f"the PLC has no loop for the manipulated variable {', '.join(missing)}",
+            where=places.where("plc", "loops"),
+            mend="Add one of that name",
+        )
+    return Scenario(
+        id=shape.id,
+        title=shape.title,
+        tags=tuple(shape.tags),
+        requirements=tuple(shape.requirements),
+        path=document.path,
+        text=text,
+        settings=settings,
+        tier=shape.tier,
+        duration_s=places.seconds(shape.duration, "duration"),
+        seed=shape.seed,
+        plant_ref=shape.plant.ref,
+        plant_arguments=shape.plant.arguments,
+        scan_s=places.seconds(shape.plc.scan, "plc", "scan"),
+        loops=loops,
+        indicators=shape.plc.indicators,
+        noise={
+            tag: places.value(sigma, _unit(settings, tag, places), "plc", "noise", tag, spread="")
+            for tag, sigma in shape.plc.noise.items()
+        },
+        profiles=tuple(
+            Profile(
+                p.input,
+                places.seconds(p.at, "profiles", i, "at"),
+                p.to,
+                places.seconds(p.over, "profiles", i, "over"),
+            )
+            for i, p in enumerate(shape.profiles)
+        ),
+        labs=tuple(_labs(shape.lab, settings, places)),
+        commands=tuple(
+            ScheduledCommand(
+                places.seconds(c.at, "commands", i, "at"), c.kind, c.target, c.value, c.text
+            )
+            for i, c in enumerate(shape.commands)
+        ),
+        faults=tuple(
+            Fault(
+                places.seconds(f.at, "faults", i, "at"),
+                places.seconds(f.until, "faults", i, "until"),
+                f.target,
+                f.type,
+                f.args,
+            )
+            for i, f in enumerate(shape.faults)
+        ),
+        economics=_economics(shape.economics, places),
+        judge_from_s=places.seconds(shape.judge_from, "judge_from"),
+        violation_tolerance=shape.violation_tolerance,
+        assertions=tuple(Assertion(a.kpi, a.low, a.high, a.severity) for a in shape.assertions),
+    )
+
+
+def _unit(settings: Settings, tag: str, places: _Places) -> str:
+    if tag not in settings.tags:
+        raise ScenarioError(
+            f"the application has no tag {tag}",
+            where=places.where("plc", "noise", tag),
+            mend=f"Use one of: {', '.join(settings.tags)}",
+        )
+    return settings.tags[tag].unit
+
+
+def _loop(name: str, section: _LoopSection, settings: Settings, places: _Places) -> SlaveLoop:
+    mv = next((mv for mv in settings.manipulated if mv.name == name), None)
+    if mv is None:
+        raise ScenarioError(
+            f"the application manipulates no {name}",
+            where=places.where("plc", "loops", name),
+            mend=f"It manipulates {', '.join(m.name for m in settings.manipulated)}",
+        )
+    here = ("plc", "loops", name)
+    unit = settings.tags[mv.setpoint].unit
+    low, high = (places.value(v, unit, *here, "setpoint_range") for v in section.setpoint_range)
+    return SlaveLoop(
+        name=name,
+        setpoint=mv.setpoint,
+        request=mv.request,
+        in_use=mv.in_use,
+        mode=mv.mode,
+        saturation=mv.saturation,
+        pv=section.pv,
+        output=section.output,
+        measures=section.measures,
+        drives=section.drives,
+        tuning=PidTuning(
+            gain=section.gain,
+            reset_s=places.seconds(section.reset, *here, "reset"),
+            output_low=section.output_range[0],
+            output_high=section.output_range[1],
+            rate_s=places.seconds(section.rate_time, *here, "rate_time"),
+            action=section.action,
+        ),
+        setpoint_low=low,
+        setpoint_high=high,
+        setpoint_rate_per_s=places.value(
+            section.setpoint_rate, unit, *here, "setpoint_rate", spread="s"
+        ),
+        start_setpoint=places.value(section.start, unit, *here, "start"),
+        fallback=None
+        if section.fallback is None
+        else places.value(section.fallback, unit, *here, "fallback"),
+    )
+
+
+def _labs(
+    sections: Mapping[str, _LabSection], settings: Settings, places: _Places
+) -> Sequence[LabSettings]:
+    found: list[LabSettings] = []
+    for name, section in sections.items():
+        if name not in settings.quality:
+            raise ScenarioError(
+                f"the application has no quality source {name}",
+                where=places.where("lab", name),
+                mend=f"It has: {', '.join(settings.quality) or 'none'}",
+            )
+        low, high = (places.seconds(d, "lab", name, "delay") for d in section.delay)
+        found.append(
+            LabSettings(
+                source=name,
+                every_s=places.seconds(section.every, "lab", name, "every"),
+                delay_s=(low, high),
+                sigma=settings.quality[name].sigma,
+                first_s=places.seconds(section.first, "lab", name, "first"),
+                drop=section.drop,
+                outlier=section.outlier,
+            )
+        )
+    return found
+
+
+def _economics(section: _EconomicsSection | None, places: _Places) -> Economics | None:
+    if section is None:
+        return None
+    before = [places.seconds(v, "economics", "before") for v in section.before]
+    end = [places.seconds(v, "economics", "end") for v in section.end]
+    optimum = section.optimum or _OptimumSection(ref="-")
+    return Economics(
+        profit=section.profit,
+        unit=section.unit,
+        throughput=section.throughput,
+        before_s=(before[0], before[1]),
+        end_s=(end[0], end[1]),
+        optimum_ref="" if optimum.ref == "-" else optimum.ref,
+        optimum_arguments=optimum.arguments,
+        optimum_inputs=tuple(optimum.inputs),
+    )

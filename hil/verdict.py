@@ -1,0 +1,106 @@
+"""The verdict over a run: each assertion with what was measured and what was allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal
+
+from hil.scenario import Assertion, Scenario
+
+Outcome = Literal["passed", "failed", "untested"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One assertion: the KPI, its limits, what it was, and what follows."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    outcome: Outcome
+    severity: Literal["fail", "warn"] = "fail"
+
+    def __str__(self) -> str:
+        limits = " and ".join(
+            text
+            for text in (
+                f"≥ {self.low:g}" if self.low is not None else "",
+                f"≤ {self.high:g}" if self.high is not None else "",
+            )
+            if text
+        )
+        value = "not measured" if self.value is None else f"{self.value:.6g}"
+        return f"{self.name} = {value}, wanted {limits}: {self.outcome}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All checks of one run, with what makes it repeatable."""
+
+    scenario: str
+    title: str
+    tier: str
+    seed: int
+    version: str
+    checks: tuple[Check, ...]
+    kpis: Mapping[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """No check failed, and every one of severity `fail` could be measured."""
+        return all(c.outcome == "passed" or c.severity == "warn" for c in self.checks)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; a number that is not finite becomes null."""
+        return {
+            "scenario": self.scenario,
+            "title": self.title,
+            "seed": self.seed,
+            "tier": self.tier,
+            "version": self.version,
+            "passed": self.passed,
+            "checks": [
+                {
+                    "name": c.name,
+                    "value": c.value,
+                    "low": c.low,
+                    "high": c.high,
+                    "outcome": c.outcome,
+                    "severity": c.severity,
+                }
+                for c in self.checks
+            ],
+            "kpis": {k: (v if isfinite(v) else None) for k, v in self.kpis.items()},
+        }
+
+
+def judge(
+    scenario: Scenario, assertions: Sequence[Assertion], kpis: Mapping[str, float], version: str
+) -> Verdict:
+    """Hold every assertion against the KPIs. A run that never reached ACTIVE proves nothing."""
+    reached = kpis.get("active_share", 0.0) > 0.0
+    checks = [_check(assertion, kpis, reached) for assertion in assertions]
+    return Verdict(
+        scenario=scenario.id,
+        title=scenario.title,
+        tier=scenario.tier,
+        seed=scenario.seed,
+        version=version,
+        checks=tuple(checks),
+        kpis=kpis,
+    )
+
+
+def _check(assertion: Assertion, kpis: Mapping[str, float], reached_active: bool) -> Check:
+    value = kpis.get(assertion.kpi)
+    common = (assertion.kpi, value, assertion.low, assertion.high)
+    if value is None or not isfinite(value):
+        return Check(assertion.kpi, None, *common[2:], "untested", assertion.severity)
+    low, high = assertion.low, assertion.high
+    inside = (low is None or value >= low) and (high is None or value <= high)
+    if inside and not reached_active and assertion.kpi != "active_share" and low is None:
+        return Check(*common, "untested", assertion.severity)
+    return Check(*common, "passed" if inside else "failed", assertion.severity)
