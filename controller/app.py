@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from controller.advice import Advice
+from controller.clock import SystemClock
 from controller.cycle.application import (
     Application,
     Link,
@@ -25,6 +27,7 @@ from controller.drivers.s7 import open_s7
 from controller.errors import ModelError, SettingsError
 from controller.estimation.augmented import Disturbance, augment, require_detectable
 from controller.estimation.delayed import DelayedFilter, noise_covariance
+from controller.historian.samples import Segment
 from controller.mpc.ladder import make_ladder
 from controller.mpc.problem import ControlledVariable, Horizon, ManipulatedVariable
 from controller.mpc.target import target_calculation
@@ -32,7 +35,7 @@ from controller.mpc.transcription import transcribe
 from controller.optimizer.advisor import Advisor
 from controller.optimizer.problem import Decision, Limit, build_problem
 from controller.ports import Clock
-from controller.settings import Device, ModbusTcpDevice, S7Device, Settings
+from controller.settings import Device, ModbusTcpDevice, S7Device, Settings, load, parse
 from controller.signal import Tag
 from plant_models.process import names
 
@@ -199,9 +202,31 @@ def typed_tags(settings: Settings) -> Mapping[str, Tag]:
     return tags
 
 
-def open_devices(
-    settings: Settings, clock: Clock, seed: int = 0, watchdog: bool = True
-) -> tuple[OwnedConnection, ...]:
+def check_application(path: Path) -> str:
+    """Everything that can be known of an application without its devices, in one line.
+
+    Raises:
+        SettingsError: whatever would keep it from running.
+    """
+    settings = load(path)
+    application = build_application(settings, epoch=1)
+    for device in open_devices(settings, SystemClock()):
+        device.close()
+    build_advice(settings)
+    return str(application)
+
+
+def application_of(segment: Segment, directory: Path) -> Application:
+    """The application of a journalled start, from the settings kept with it.
+
+    Raises:
+        SettingsError: they no longer fit this version, or name a model that is not here.
+    """
+    settings = parse(segment.settings_text, directory / segment.settings_name, segment.overrides)
+    return build_application(settings, segment.epoch)
+
+
+def open_devices(settings: Settings, clock: Clock, seed: int = 0) -> tuple[OwnedConnection, ...]:
     """A transport per device; nothing connects before the first read.
 
     Raises:

@@ -17,7 +17,7 @@ class History:
     """Columns by name, one row a cycle; texts (mode, rung, faults) are kept beside.
 
     Columns: `time_s`, `y.<plant output>`, `u.<plant input>`, `sp.<MV>` (setpoint in use),
-    `cv.<CV>` (estimated), `step_ms`, `solve_ms`.
+    `cv.<CV>` (estimated), `cycle_ms`, `solve_ms` (both in real time).
     """
 
     columns: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())

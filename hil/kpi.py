@@ -62,10 +62,10 @@ def _modes(history: History) -> dict[str, float]:
 def _speed(history: History) -> dict[str, float]:
     solve = history.column("solve_ms")
     solved = solve[solve > 0]
-    step = history.column("step_ms")
+    cycle = history.column("cycle_ms")
     found = {
-        "step_ms_p50": float(np.median(step)),
-        "step_ms_p99": float(np.quantile(step, 0.99)),
+        "cycle_ms_p50": float(np.median(cycle)),
+        "cycle_ms_p99": float(np.quantile(cycle, 0.99)),
     }
     if solved.size:
         found["solve_ms_p50"] = float(np.median(solved))
@@ -152,13 +152,11 @@ def _economy(scenario: Scenario, history: History) -> dict[str, float]:
         "profit_end": _mean_in(profit, seconds, economics.end_s),
     }
     best = optimum(economics, history, -1, scenario)
-    if best is not None:
+    first = optimum(economics, history, 0, scenario)
+    if best is not None and first is not None:
         found["profit_optimum"] = best
         found["gap_end"] = (best - found["profit_end"]) / abs(best)
-        found["gap_before"] = (optimum(economics, history, 0, scenario) or best) - found[
-            "profit_before"
-        ]
-        found["gap_before"] /= abs(optimum(economics, history, 0, scenario) or best)
+        found["gap_before"] = (first - found["profit_before"]) / abs(first)
     return found
 
 

@@ -20,6 +20,7 @@ class DeviceWatch:
         self.running = True
         self.echo_frozen = False
         self.alive = False
+        self.engaged = False
         self.trips = 0
         self.stale_frames = 0
         self._watchdog_s = watchdog_s
@@ -62,7 +63,8 @@ class DeviceWatch:
         self._quiet_s += dt_s
         if self.alive and self._quiet_s > self._watchdog_s + _ROUNDING_S:
             self.alive = False
-            self.trips += 1
+            # A controller that has handed back may fall silent: nobody loses anything then.
+            self.trips += self.engaged
 
     def echo(self) -> None:
         """Answer with the last accepted frame; the memory's lock is held."""

@@ -21,6 +21,7 @@ from controller.historian.journal import SqliteJournal, open_journal
 from controller.historian.reader import open_reader
 from controller.loop import Loop
 from controller.mpc.solvers import Answer, Arguments, Iterate, Solver
+from controller.optimizer.expression import Expression, compile_expression
 from controller.ports import Clock, Transport
 from controller.replay import Replayed, replay
 from controller.settings import ModbusRtuDevice, S7Device, Settings, changed
@@ -53,10 +54,8 @@ class Moment:
 
     cycle: int
     cycles: int
-    record: Record
-    history: History
     phase: str = "run"
-    replayed: Replayed | None = None
+    numbers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ class Run:
     history: History
     directory: Path
     replayed: Replayed | None
+    cycle_s: float
+    unit: str
 
 
 @dataclass(slots=True)
@@ -101,6 +102,8 @@ class _Witness:
     journal: SqliteJournal
     progress: Progress | None
     cycles: int
+    profit: Expression | None = None
+    begun_s: float = field(default_factory=perf_counter)
     lab: dict[str, dict[str, float]] = field(default_factory=lambda: dict[str, dict[str, float]]())
 
     def __call__(self, snapshot: Snapshot, record: Record) -> None:
@@ -114,7 +117,8 @@ class _Witness:
             f"cv.{cv.output}": float("nan") for cv in scenario.settings.controlled
         }
         numbers |= {f"wanted.{name}": value for name, value in record.setpoints.items()}
-        numbers["step_ms"] = record.timing.step_ms
+        now_s = perf_counter()
+        numbers["cycle_ms"], self.begun_s = 1e3 * (now_s - self.begun_s), now_s
         numbers["solve_ms"] = self.stopwatch.take()
         texts = {
             "mode": record.mode,
@@ -130,7 +134,18 @@ class _Witness:
             if proposal is not None:
                 self.journal.events.add_proposal(proposal)
         if self.progress is not None:
-            self.progress(Moment(len(self.history), self.cycles, record, self.history))
+            self.progress(Moment(len(self.history), self.cycles, numbers=self._numbers(record)))
+
+    def _numbers(self, record: Record) -> str:
+        """The numbers that matter, for a progress display."""
+        parts = [f"{self.history.columns['time_s'][-1] / 3600:.1f} h", f"{record.mode:6}"]
+        if self.profit is not None:
+            row = {**self.world.plc.inputs(), **self.world.plc.outputs()}
+            parts.append(f"profit {self.profit(row):.1f}")
+        parts += [f"{name} {value:.4g}" for name, value in record.move.values.items()]
+        if self.world.active_faults:
+            parts.append("; ".join(f"{f.type} {f.target}" for f in self.world.active_faults))
+        return "  ".join(parts)
 
 
 def run_scenario(
@@ -182,7 +197,14 @@ def run_scenario(
         stopwatch = _Stopwatch()
         application = _timed(build_application(settings, journal.epoch), stopwatch)
         witness = _Witness(
-            world, history, stopwatch, build_advice(settings), journal, progress, scenario.cycles
+            world,
+            history,
+            stopwatch,
+            build_advice(settings),
+            journal,
+            progress,
+            scenario.cycles,
+            None if scenario.economics is None else compile_expression(scenario.economics.profit),
         )
         loop = Loop(application, devices, journal, journal.inbox(), clock, observers=(witness,))
         loop.run(scenario.cycles)
@@ -192,7 +214,7 @@ def run_scenario(
         )
     replayed = None
     if check_replay:
-        replayed = _replay(directory, scenario)
+        replayed = _replay(directory, scenario, progress)
         found["replayed_cycles"] = float(replayed.cycles)
         found["replay_identical"] = float(replayed.passed)
     verdict = judge(scenario, scenario.assertions, found, version("loopwright"))
@@ -203,7 +225,8 @@ def run_scenario(
         "scenario_path": scenario.path.name,
     }
     (directory / VERDICT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    return Run(verdict, history, directory, replayed)
+    unit = scenario.economics.unit if scenario.economics is not None else ""
+    return Run(verdict, history, directory, replayed, scenario.settings.cycle_s, unit)
 
 
 def _memory(scenario: Scenario) -> dict[str, DeviceMemory]:
@@ -274,7 +297,7 @@ def _timed(application: Application, stopwatch: _Stopwatch) -> Application:
     return replace(application, ladder=replace(application.ladder, solvers=solvers))
 
 
-def _replay(directory: Path, scenario: Scenario) -> Replayed:
+def _replay(directory: Path, scenario: Scenario, progress: Progress | None) -> Replayed:
     """Decide every cycle of the journal again, with the same settings."""
     last = Replayed(0, 0, 0, ())
     with open_reader(directory) as reader:
@@ -282,4 +305,7 @@ def _replay(directory: Path, scenario: Scenario) -> Replayed:
             reader, lambda segment: build_application(scenario.settings, segment.epoch)
         ):
             last = outcome
+            if progress is not None:
+                numbers = f"{last.identical} identical"
+                progress(Moment(last.cycles, scenario.cycles, "replay", numbers))
     return last

@@ -230,6 +230,7 @@ class VirtualPlc:
             if not watch.running:
                 continue
             with watch.memory.lock:
+                watch.engaged = any(loop.setpoint.remote for _, loop in loops)
                 watch.look(dt_s)
                 for number, loop in loops:
                     u[self._u_index[number]] = loop.scan(dt_s, measured[number])

@@ -16,7 +16,7 @@ from controller.cycle.state import HandshakeState, LoopState, Wishes
 from controller.cycle.validate import Reading
 from controller.estimation.augmented import operating_point
 from controller.estimation.delayed import DelayedFilterState, Fusion, LateResult, Verdict
-from controller.estimation.kalman import Measurement, innovation
+from controller.estimation.kalman import Belief, Measurement, innovation
 from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
 from plant_models.process import Vector, names, nominal
 
@@ -111,6 +111,8 @@ def doubts(
         expected_s = (snapshot.cycle - state.cycle) * application.cycle_s
         if abs(elapsed_s - expected_s) > application.cycle_s:
             found.append(f"the clock moved by {elapsed_s:g} s instead of {expected_s:g} s")
+    if state.mode.mode is Mode.ACTIVE and not handshake.sending:
+        found.append("no frame could be sent: a setpoint in use is unknown or outside its limits")
     if state.mode.mode is Mode.ACTIVE:
         found += [
             f"{device} has not echoed the heartbeat for {cycles} cycles"
@@ -197,8 +199,9 @@ def _continue(
     inputs: Inputs,
     snapshot: Snapshot,
 ) -> DelayedFilterState:
-    """The filter to advance; started anew after a gap that its memory does not bridge."""
-    if estimator is not None:
+    """The filter to advance; started anew after a gap that its memory does not bridge, or when
+    its belief has left the finite numbers, from where it would never return."""
+    if estimator is not None and _finite(estimator.moments[-1].posterior):
         elapsed_s = (snapshot.time_ns - estimator.moments[-1].time_ns) / NS_PER_S
         if 0 < elapsed_s <= max(application.filter.memory_s, 10 * application.cycle_s):
             return estimator
@@ -207,6 +210,10 @@ def _continue(
     covariance = application.filter.noise_per_hour * INITIAL_DOUBT_HOURS
     start_ns = snapshot.time_ns - round(application.cycle_s * NS_PER_S)
     return application.filter.start(start_ns, z, covariance, inputs.u, inputs.d)
+
+
+def _finite(belief: Belief) -> bool:
+    return bool(np.all(np.isfinite(belief.z)) and np.all(np.isfinite(belief.covariance)))
 
 
 def translate(

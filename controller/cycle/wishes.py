@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isfinite
+from typing import get_args
 
 from controller.cycle.application import Application
+from controller.cycle.mode import Wanted
 from controller.cycle.state import Wishes
 from controller.signal import Command, CommandKind, Proposal, Snapshot
 
@@ -27,6 +29,8 @@ def hear(
 
 def _command(application: Application, wishes: Wishes, command: Command) -> tuple[Wishes, str]:
     by = f" by {command.who}" if command.who else ""
+    if command.kind is CommandKind.MODE and command.text not in get_args(Wanted):
+        return wishes, f"refused: mode {command.text}{by}: off, manual or auto"
     if command.kind in (CommandKind.MODE, CommandKind.REARM):
         return wishes, f"{command.kind} {command.text}".strip() + by
     if command.kind is CommandKind.OPTIMIZER:

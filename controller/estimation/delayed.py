@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import isfinite
 
 import numpy as np
 from scipy.stats import chi2  # pyright: ignore[reportUnknownVariableType]
@@ -138,6 +139,8 @@ class DelayedFilter:
         at = state.moments[index]
         found = innovation(self.augmented, at.posterior, at.u, at.d, result.measurement)
         chi_square, value = found.chi_square, tuple(found.value.tolist())
+        if not isfinite(chi_square):
+            return state, Fusion(result.result_id, Verdict.UNUSABLE)
         limit = float(chi2.ppf(result.gate, len(value)))
         seen = (*state.seen, result.result_id)[-1000:]
         trusted = state.rejected_in_a_row >= REJECTIONS_BEFORE_TRUST

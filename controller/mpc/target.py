@@ -31,7 +31,7 @@ class TargetCalculation:
     augmented: AugmentedModel
     mvs: tuple[ManipulatedVariable, ...]
     cvs: tuple[ControlledVariable, ...]
-    solve: ca.Function
+    solvers: tuple[ca.Function, ...]
     check: ca.Function
     read: ca.Function
     x_scale: Vector
@@ -74,19 +74,24 @@ class TargetCalculation:
         guess = np.concatenate(
             [(situation.x - self.x_offset) / self.x_scale, (now - low) / span, np.zeros(n_cv)]
         )
-        result = self.solve(x0=guess, p=p, lbx=lbx, ubx=ubx, lbg=lbg, ubg=ubg)
-        v = np.asarray(result["x"]).ravel()
-        lam_x, lam_g = np.asarray(result["lam_x"]).ravel(), np.asarray(result["lam_g"]).ravel()
-        g, gradient = (np.asarray(m).ravel() for m in self.check(v, p, lam_g, lam_x))
-        certificate = certify(
-            np.concatenate([v, g]),
-            gradient,
-            np.concatenate([lbx, lbg]),
-            np.concatenate([ubx, ubg]),
-            np.concatenate([lam_x, lam_g]),
-        )
-        if certificate.fault:
-            return self._stay(situation, certificate.fault)
+        fault = "no solver"
+        v = guess
+        for solve in self.solvers:
+            result = solve(x0=guess, p=p, lbx=lbx, ubx=ubx, lbg=lbg, ubg=ubg)
+            v = np.asarray(result["x"]).ravel()
+            lam_x, lam_g = np.asarray(result["lam_x"]).ravel(), np.asarray(result["lam_g"]).ravel()
+            g, gradient = (np.asarray(m).ravel() for m in self.check(v, p, lam_g, lam_x))
+            fault = certify(
+                np.concatenate([v, g]),
+                gradient,
+                np.concatenate([lbx, lbg]),
+                np.concatenate([ubx, ubg]),
+                np.concatenate([lam_x, lam_g]),
+            ).fault
+            if not fault:
+                break
+        if fault:
+            return self._stay(situation, fault)
         u, y = (np.asarray(m).ravel() for m in self.read(v, p))
         x = v[:nx] * self.x_scale + self.x_offset
         return Target(u, x, y, v[nx + n_mv :] * scale, True)
@@ -105,7 +110,7 @@ def target_calculation(
     augmented: AugmentedModel,
     mvs: Sequence[ManipulatedVariable],
     cvs: Sequence[ControlledVariable],
-    iterations: int = 60,
+    iterations: int = 15,
 ) -> TargetCalculation:
     """Build the target problem once, for all situations."""
     model = augmented.model
@@ -136,22 +141,44 @@ def target_calculation(
     p = ca.vertcat(w, d, u_now, wish, wish_weight, wanted, tracked)
     lam_g, lam_x = ca.SX.sym("lam_g", g.numel()), ca.SX.sym("lam_x", v.numel())
     gradient = ca.gradient(cost, v) + ca.jtimes(g, v, lam_g, True) + lam_x
-    solve = ca.nlpsol(
-        "target",
-        "ipopt",
-        {"x": v, "p": p, "f": cost, "g": g},
+    nlp = {"x": v, "p": p, "f": cost, "g": g}
+    quiet = {"print_time": False, "error_on_fail": False, "show_eval_warnings": False}
+    lam_f = ca.SX.sym("lam_f")
+    hessian = lam_f * ca.hessian(cost, v)[0]
+    quick = ca.nlpsol(
+        "target_sqp",
+        "sqpmethod",
+        nlp,
         {
-            "print_time": False,
-            "error_on_fail": False,
-            "show_eval_warnings": False,
-            "ipopt": {"print_level": 0, "sb": "yes", "max_iter": iterations, "tol": 1e-8},
+            **quiet,
+            "print_header": False,
+            "print_iteration": False,
+            "print_status": False,
+            "max_iter": iterations,
+            "tol_du": 1e-6,
+            "tol_pr": 1e-8,
+            "hess_lag": ca.Function("gauss_newton", [v, p, lam_f, lam_g], [hessian]),
+            "qpsol": "qrqp",
+            "qpsol_options": {
+                "print_time": False,
+                "error_on_fail": False,
+                "print_iter": False,
+                "print_header": False,
+                "print_info": False,
+            },
         },
+    )
+    sure = ca.nlpsol(
+        "target_ipopt",
+        "ipopt",
+        nlp,
+        {**quiet, "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 100, "tol": 1e-8}},
     )
     return TargetCalculation(
         augmented,
         tuple(mvs),
         tuple(cvs),
-        solve,
+        (quick, sure),
         ca.Function("check", [v, p, lam_g, lam_x], [g, gradient]),
         ca.Function("read", [v, p], [u, y]),
         x_scale,

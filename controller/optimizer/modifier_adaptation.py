@@ -22,8 +22,10 @@ from plant_models.process import Vector
 Kind = Literal["probe", "step", "return"]
 Floats = tuple[float, ...]
 
-# Two visits closer than this share of the trust region say nothing about a gradient.
-_SAME_PLACE = 0.25
+# Two visits closer than this share of a probing move say nothing about a gradient.
+_SAME_PLACE = 0.4
+# A disturbance that has changed by this share of its scale has changed.
+_SHIFTED = 0.25
 # A target closer than this share of the trust region to the present one is not worth a move.
 _DEADBAND = 0.02
 # Samples drawn this close together are repetitions of one another.
@@ -98,7 +100,7 @@ def places(problem: OptimizerProblem, state: OptimizerState) -> tuple[Floats, ..
     """Distinct decisions visited or about to be visited."""
     found: list[Floats] = []
     for u in (*(v.u for v in state.visits), *(m.u for m in state.pending)):
-        if all(_distance(problem, u, other) > _SAME_PLACE for other in found):
+        if not any(_same_place(problem, u, other) for other in found):
             found.append(u)
     return tuple(found)
 
@@ -118,8 +120,8 @@ def observe(problem: OptimizerProblem, state: OptimizerState, visit: Visit) -> O
         return state
     if state.probed:
         surrogate = build_surrogate(problem, state.visits)
-        if surrogate.surprise(visit) > problem.gate:
-            return _set_aside(problem, state, visit)
+        if float(np.max(np.abs(surrogate.innovation(visit)))) > problem.gate:
+            return _set_aside(problem, state, surrogate, visit)
     move, pending = _confirmed(problem, state, visit)
     visits = _merged(problem, state.visits, visit)[-problem.points :]
     visited = replace(state, visits=visits, pending=())
@@ -155,16 +157,18 @@ def _merged(
     return (*visits, visit)
 
 
-def _set_aside(problem: OptimizerProblem, state: OptimizerState, visit: Visit) -> OptimizerState:
-    old = state.suspect
-    _, pending = _confirmed(problem, state, visit)
-    if old is not None:
-        # Only what the suspect says: does the new visit agree with it rather than with the past?
-        agreed = build_surrogate(problem, (old,)).surprise(visit) <= problem.gate
-        if agreed:
+def _set_aside(
+    problem: OptimizerProblem, state: OptimizerState, surrogate: Surrogate, visit: Visit
+) -> OptimizerState:
+    """Keep a contradicting visit apart; start afresh when it is the second of its kind."""
+    if state.suspect is not None:
+        now, before = surrogate.innovation(visit), surrogate.innovation(state.suspect)
+        worst = int(np.argmax(np.abs(now)))
+        if now[worst] * before[worst] > 0 and abs(before[worst]) > problem.gate / 2:
             return OptimizerState(
-                visits=(old, visit), incumbent=visit, proposals=state.proposals, pending=()
+                visits=(state.suspect, visit), incumbent=visit, proposals=state.proposals
             )
+    _, pending = _confirmed(problem, state, visit)
     return replace(state, suspect=visit, pending=pending, unsafe=True)
 
 
@@ -178,7 +182,7 @@ def _confirmed(
     """
     before = [move for move in state.pending if move.time_ns < visit.time_ns]
     after = tuple(move for move in state.pending if move.time_ns >= visit.time_ns)
-    if not before or _distance(problem, before[-1].u, visit.u) > _SAME_PLACE:
+    if not before or not _same_place(problem, before[-1].u, visit.u):
         return None, after
     return before[-1], after
 
@@ -234,12 +238,12 @@ def propose(
     here = np.array(state.pending[-1].u if state.pending else state.visits[-1].u)
     centre = np.array(state.incumbent.u)
     kind: Kind
-    if state.unsafe and _distance(problem, state.incumbent.u, tuple(here)) > _SAME_PLACE:
+    if state.unsafe and not _same_place(problem, state.incumbent.u, tuple(here)):
         kind, target = "return", centre
     elif is_probing(problem, state):
         kind, target = "probe", best_probe(problem, surrogate, _probe_centres(state), d)
     else:
-        moved = _moved(problem, state.incumbent.d, d_now, _SAME_PLACE)
+        moved = _moved(problem, state.incumbent.d, d_now, _SHIFTED)
         # The old optimum may lie far from the new one, and the model knows the way there.
         radius = problem.radius_max if moved else state.radius
         kind, target = "step", best_step(problem, surrogate, centre, d, radius)
@@ -273,6 +277,11 @@ def _moved(problem: OptimizerProblem, before: Floats, now: Floats, share: float)
     """True when a disturbance differs by more than `share` of its scale."""
     scale = problem.scale[len(problem.decisions) :]
     return bool(np.any(np.abs(np.array(now) - np.array(before)) > share * scale))
+
+
+def _same_place(problem: OptimizerProblem, a: Floats, b: Floats) -> bool:
+    probe = np.array([v.probe for v in problem.decisions])
+    return bool(np.all(np.abs(np.array(a) - np.array(b)) <= _SAME_PLACE * probe))
 
 
 def _distance(problem: OptimizerProblem, a: Floats, b: Floats) -> float:

@@ -65,15 +65,15 @@ class Surrogate:
         variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
         return prior + float(mean[1] - mean[0]), math.sqrt(max(float(variance), 0.0))
 
-    def surprise(self, visit: SteadyPoint) -> float:
-        """Largest distance of a measured value from its prediction, in standard deviations."""
+    def innovation(self, visit: SteadyPoint) -> Vector:
+        """Measured minus predicted, in standard deviations, (1 + nc,): objective, constraints."""
         objective, constraints = self.predict(np.array(visit.u), np.array(visit.d))
         mean = np.concatenate([[objective[0]], constraints[0]])
         sd = np.concatenate([[objective[1]], constraints[1]])
         measured = np.array([visit.objective, *visit.constraints])
         # A little absolute room, for a noise-free problem.
         room = np.sqrt(sd**2 + self.problem.sigma**2) + 1e-9 * (1.0 + np.abs(mean))
-        return float(np.max(np.abs(measured - mean) / room))
+        return (measured - mean) / room
 
 
 def build_surrogate(problem: OptimizerProblem, visits: tuple[SteadyPoint, ...]) -> Surrogate:

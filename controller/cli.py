@@ -1,0 +1,71 @@
+"""The command line: finds the verbs, runs one, turns every error into one clear message.
+
+Verbs of this package are listed here; other packages bring theirs by the entry point group
+`loopwright.commands`. Exit: 0 fine, 1 a verdict failed, 2 bad input, 3 it broke while running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points, version
+from typing import cast
+
+from controller.errors import LoopwrightError
+from controller.terminal import Verb, print_error
+from controller.verbs import CORE_VERBS
+
+GROUP = "loopwright.commands"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    # The libraries below report what our own errors already say, in words of their own.
+    for name in ("pymodbus", "pymodbus.logging", "snap7"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        return int(parsed.execute(parsed))
+    except LoopwrightError as error:
+        print_error(error, as_json=bool(getattr(parsed, "json", False)))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _verbs() -> list[Verb]:
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return [*CORE_VERBS, *(cast("Verb", point.load()) for point in points)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="loopwright",
+        description="Closed-loop, self-optimizing process controller above the PLCs of a plant.",
+        epilog="Start with: loopwright demo",
+    )
+    parser.add_argument("--version", action="version", version=version("loopwright"))
+    sections = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in _verbs():
+        section = sections.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.configure(section)
+        section.set_defaults(execute=verb.execute)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

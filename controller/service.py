@@ -1,0 +1,237 @@
+"""`loopwright run`: the loop on real devices, the slow layer in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from controller.app import build_advice, build_application, open_devices
+from controller.clock import SystemClock
+from controller.cycle.record import Record, decode_record, decode_snapshot
+from controller.drivers.connection import OwnedConnection
+from controller.errors import DeviceError, DeviceRefused, DeviceUnreachable
+from controller.historian.events import EventStore
+from controller.historian.journal import open_journal
+from controller.historian.reader import open_reader
+from controller.loop import Loop
+from controller.ports import Clock
+from controller.settings import Settings, load
+from controller.signal import NS_PER_S, Command, CommandKind, Snapshot, Status
+from controller.terminal import messages
+
+# The slow layer looks for new records that often; it is in no hurry.
+POLL_S = 2.0
+# A slow layer that dies is started again, but not more often than this.
+RESTART_S = 30.0
+
+
+def run_application(
+    config: Path,
+    *,
+    data_dir: Path | None = None,
+    dry_run: bool = False,
+    cycles: int | None = None,
+    mode: str = "manual",
+) -> dict[str, Any]:
+    """Run until Ctrl-C, SIGTERM or `cycles`; hands back to the PLC first. Returns counters.
+
+    Raises:
+        SettingsError: the file is wrong.
+        DeviceError: a PLC cannot be reached, or refuses to be read; nothing has been written.
+        JournalError: the data directory cannot be used, or filled up on the way.
+    """
+    settings = load(config)
+    clock = SystemClock()
+    devices = open_devices(settings, clock)
+    try:
+        probe(settings, devices)
+        directory = data_dir or settings.data_dir
+        with open_journal(
+            directory,
+            start_ns=clock.time_ns(),
+            settings_text=settings.text,
+            settings_path=settings.path,
+        ) as journal:
+            application = build_application(settings, journal.epoch)
+            _ask_for(journal.events, mode, journal.epoch, clock)
+            slow = SlowLayer(settings, directory)
+            loop = Loop(
+                application,
+                devices,
+                journal,
+                journal.inbox(),
+                clock,
+                dry_run=dry_run,
+                observers=(_Display(), slow.watch),
+            )
+            _stop_on_signals(loop, clock)
+            slow.start()
+            try:
+                loop.run(cycles)
+            finally:
+                slow.stop()
+            return {
+                "cycles": loop.counters.cycles,
+                "skipped": loop.counters.skipped,
+                "late_frames": loop.counters.late_frames,
+                "failed_frames": loop.counters.failed_frames,
+                "mode": loop.state.mode.mode.value,
+                "data": str(directory),
+            }
+    finally:
+        for device in devices:
+            device.close()
+
+
+def probe(settings: Settings, devices: Sequence[OwnedConnection]) -> None:
+    """Read every device once before anything starts.
+
+    Raises:
+        DeviceError: a device does not answer, or refuses some of its tags.
+    """
+    for device in devices:
+        device.begin_read()
+    for device in devices:
+        samples = device.finish_read()
+        where = settings.where(f"devices.{device.name}")
+        refused = [
+            name for name, s in samples.items() if s.status is Status.BAD_CONFIGURATION_ERROR
+        ]
+        error = device.last_error
+        if refused:
+            detail = f": {error.what}" if error is not None else ""
+            raise DeviceRefused(
+                f"{device.name} does not have the tags {', '.join(refused)}{detail}",
+                where=settings.where(f"tags.{refused[0]}"),
+                mend=error.mend if error is not None and error.mend else "Correct their addresses",
+            )
+        if any(sample.status.is_bad for sample in samples.values()):
+            raise _unanswered(device.name, where, error)
+
+
+def _unanswered(name: str, where: str, error: DeviceError | None) -> DeviceError:
+    if error is None:
+        return DeviceUnreachable(
+            f"{name} does not answer within its time-out",
+            where=where,
+            mend="Check host, port and cable, or allow a longer timeout",
+        )
+    return type(error)(f"{name}: {error.what}", where=where, mend=error.mend)
+
+
+def _ask_for(store: EventStore, mode: str, epoch: int, clock: Clock) -> None:
+    """The mode wanted at the start goes the way of every command, so that replay sees it."""
+    store.add_command(
+        Command(
+            command_id=f"start-{clock.time_ns()}-{epoch}",
+            kind=CommandKind.MODE,
+            time_ns=clock.time_ns(),
+            text=mode,
+            who="loopwright run",
+            why="--mode",
+        )
+    )
+
+
+def _stop_on_signals(loop: Loop, clock: SystemClock) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        loop.stop()
+        clock.wake()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+class _Display:
+    """One line on stderr for every change, so that a log of months stays readable."""
+
+    def __init__(self) -> None:
+        self._console = messages()
+        self._last: tuple[object, ...] = ()
+
+    def __call__(self, snapshot: Snapshot, record: Record) -> None:
+        shown = (record.mode, record.doubts, tuple(record.mv_status.items()))
+        if shown == self._last and not record.events:
+            return
+        self._last = shown
+        mvs = ", ".join(f"{name} {status}" for name, status in record.mv_status.items())
+        self._console.print(f"cycle {record.cycle}  {record.mode}  {mvs}", markup=False)
+        for text in (*record.doubts, *record.events):
+            self._console.print(f"    {text}", markup=False)
+
+
+@dataclass(slots=True)
+class SlowLayer:
+    """The optimizer's process: started, watched, and started again when it dies.
+
+    It only reads the journal and only writes proposals, so its death delays no cycle.
+    """
+
+    settings: Settings
+    directory: Path
+    _process: mp.process.BaseProcess | None = None
+    _stop: Event | None = None
+    _started_ns: int = 0
+
+    def start(self) -> None:
+        if self.settings.optimizer is None:
+            return
+        context = mp.get_context("spawn")
+        self._stop = context.Event()
+        self._process = context.Process(
+            target=slow_layer,
+            args=(str(self.settings.path), str(self.directory), self._stop),
+            name="loopwright-optimizer",
+            daemon=True,
+        )
+        self._process.start()
+
+    def watch(self, snapshot: Snapshot, record: Record) -> None:
+        """An observer of the loop: restarts the process if it has died."""
+        if self._process is None or self._process.is_alive():
+            return
+        if snapshot.time_ns - self._started_ns < RESTART_S * NS_PER_S:
+            return
+        messages().print("the optimizer's process ended; starting it again", markup=False)
+        self._started_ns = snapshot.time_ns
+        self.start()
+
+    def stop(self) -> None:
+        if self._process is None or self._stop is None:
+            return
+        self._stop.set()
+        self._process.join(2 * POLL_S)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(POLL_S)
+
+
+def slow_layer(config: str, directory: str, stop: Event) -> None:
+    """Body of the optimizer's process: follow the journal, add proposals to the inbox."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the loop; it will tell us.
+    settings = load(config)
+    advice = build_advice(settings)
+    if advice is None:
+        return
+    with open_reader(directory) as reader, EventStore(directory) as store:
+        newest: Mapping[int, int] = {}
+        while not stop.wait(POLL_S):
+            seen = dict(newest)
+            for segment in reader.segments():
+                begin = seen.get(segment.segment, -1) + 1
+                for row in reader.cycles(segment.segment, from_cycle=begin):
+                    if row.record is None:
+                        break  # Not decided yet: it will be there at the next look.
+                    record = decode_record(row.record)
+                    snapshot = decode_snapshot(row.snapshot)
+                    proposal = advice.consider(snapshot, record["mode"], record["readings"])
+                    if proposal is not None:
+                        store.add_proposal(proposal)
+                    seen[segment.segment] = row.cycle
+            newest = seen

@@ -1,0 +1,71 @@
+"""What verbs share: their shape, one JSON document on stdout, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from controller.errors import LoopwrightError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb of the command line; `execute` returns the exit code."""
+
+    name: str
+    summary: str
+    example: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace], int]
+
+
+def messages() -> Console:
+    """Where humans read: stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def results() -> Console:
+    """Where the answer goes: stdout."""
+    return Console(highlight=False)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """The one JSON document of a verb, on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def print_error(error: LoopwrightError, *, as_json: bool) -> None:
+    """The error on stderr, and for --json also as the document on stdout."""
+    console = messages()
+    problems = error.problems if isinstance(error, SettingsError) else (error,)
+    for problem in problems:
+        console.print(f"error: {problem}", style="bold red", markup=False)
+    if as_json:
+        print_json(
+            {
+                "error": type(error).__name__,
+                "problems": [{"what": p.what, "where": p.where, "mend": p.mend} for p in problems],
+            }
+        )
+
+
+def progress_bar() -> Progress:
+    """A progress bar that shows only on a terminal."""
+    console = messages()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        console=console,
+        disable=not console.is_terminal,
+        refresh_per_second=4,
+    )

@@ -1,0 +1,145 @@
+"""The demo: one scenario run whole, replayed, reported and summed up in a table."""
+
+from __future__ import annotations
+
+from math import isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.table import Table
+
+from controller.errors import ScenarioError
+from hil.resources import shipped
+from hil.runner import VERDICT_FILE, Progress, Run, run_scenario
+from hil.scenario import Tier, load_scenario
+
+SCENARIO = "scenarios/demo.yaml"
+
+
+def run_demo(
+    out: Path,
+    *,
+    tier: Tier | None = None,
+    seed: int | None = None,
+    duration_s: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run, Path, float]:
+    """Run, replay and report. Returns the run, the report and the seconds of run and replay.
+
+    Raises:
+        ScenarioError: `out` holds something that is not an earlier demo.
+    """
+    from hil.report import write_report
+
+    _clear(out)
+    begun = perf_counter()
+    run = run_scenario(
+        load_scenario(shipped(SCENARIO)),
+        out,
+        tier=tier,
+        seed=seed,
+        duration_s=duration_s,
+        progress=progress,
+    )
+    elapsed_s = perf_counter() - begun
+    return run, write_report(out), elapsed_s
+
+
+def _clear(out: Path) -> None:
+    """Make way for a new demo: only files of an earlier demo are removed."""
+    if not out.exists():
+        return
+    known = {
+        *(f"{name}{tail}" for name in ("events.db", "samples.db") for tail in ("", "-wal", "-shm")),
+        "control.lock",
+        "verdict.json",
+        "history.npz",
+        "scenario.yaml",
+        "report.html",
+    }
+    found = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+    strangers = sorted(found - known)
+    if strangers or (found and VERDICT_FILE not in found and "samples.db" not in found):
+        raise ScenarioError(
+            f"{out} holds {', '.join(strangers[:3]) or 'something'}, which no demo has written",
+            where=str(out),
+            mend="Choose another directory with --out",
+        )
+    for name in found:
+        (out / name).unlink()
+
+
+_ROWS = (
+    ("profit before (PLC alone)", "profit_before", "{:.2f} {unit}"),
+    ("profit at the end", "profit_end", "{:.2f} {unit}"),
+    ("profit at the plant's true optimum", "profit_optimum", "{:.2f} {unit}"),
+    ("gap at the end", "gap_end", "{:.2%}"),
+    ("lab samples judged", "lab_samples", "{:.0f}"),
+    ("  of them violating by more than 1e-3", "lab_violation_share", "{:.1%}"),
+    ("off-spec product", "off_spec_kg", "{:,.0f} kg"),
+    ("  of", "product_kg", "{:,.0f} kg"),
+    ("sheds", "sheds", "{:.0f}"),
+    ("watchdog trips in the PLCs", "watchdog_trips", "{:.0f}"),
+    ("write requests seen on the wire", "wire_writes", "{:.0f}"),
+    ("  outside limits", "unsafe_writes", "{:.0f}"),
+    ("solve time, median", "solve_ms_p50", "{:.1f} ms"),
+    ("  99th percentile", "solve_ms_p99", "{:.1f} ms"),
+    ("whole cycle with plant and sockets, median", "cycle_ms_p50", "{:.1f} ms"),
+    ("  99th percentile", "cycle_ms_p99", "{:.1f} ms"),
+)
+
+
+def demo_table(run: Run, elapsed_s: float) -> Table:
+    """What mattered, in one table."""
+    kpis = run.verdict.kpis
+    hours = kpis.get("cycles", 0.0) * run.cycle_s / 3600.0
+    table = Table(
+        title=f"{run.verdict.title} – {hours:g} h in {elapsed_s:.0f} s with replay",
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    for label, name, form in _ROWS:
+        value = kpis.get(name, float("nan"))
+        table.add_row(label, form.format(value, unit=run.unit) if isfinite(value) else "–")
+    if run.replayed is not None:
+        replayed = f"{run.replayed.identical} of {run.replayed.cycles} cycles identical"
+        table.add_row("replay", replayed)
+    table.add_row("verdict", "passed" if run.verdict.passed else "FAILED")
+    return table
+
+
+_NAMED = (
+    "profit_before",
+    "profit_end",
+    "profit_optimum",
+    "gap_end",
+    "unsafe_writes",
+    "watchdog_trips",
+    "replayed_cycles",
+    "replay_identical",
+    "solve_ms_p50",
+    "solve_ms_p99",
+    "cycles",
+)
+
+
+def demo_document(run: Run, elapsed_s: float) -> dict[str, Any]:
+    """The demo as one JSON document: `passed`, `checks`, `kpis`."""
+    plain = run.verdict.plain()
+    kpis: dict[str, Any] = {name: plain["kpis"].get(name) for name in _NAMED}
+    kpis |= plain["kpis"]
+    for name in ("unsafe_writes", "watchdog_trips", "replayed_cycles", "cycles", "sheds"):
+        if kpis.get(name) is not None:
+            kpis[name] = round(kpis[name])
+    kpis["replay_identical"] = run.replayed is not None and run.replayed.passed
+    kpis["elapsed_s"] = round(elapsed_s, 1)
+    return {
+        "passed": plain["passed"],
+        "checks": plain["checks"],
+        "kpis": kpis,
+        "seed": plain["seed"],
+        "tier": plain["tier"],
+        "version": plain["version"],
+    }
