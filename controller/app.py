@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,8 @@ def build_application(settings: Settings, epoch: int) -> Application:
                 lab.sigma,
                 lab.delay_max_s,
                 lab.gate,
+                lab.stale_after_s,
+                lab.critical,
             )
             for lab in settings.quality.values()
         },
@@ -167,8 +170,8 @@ def _controlled(settings: Settings, outputs: Sequence[str]) -> Sequence[Controll
                 name=cv.output,
                 output=outputs.index(cv.output),
                 unit=variable.unit,
-                low=cv.low,
-                high=cv.high,
+                low=cv.low + cv.margin,
+                high=cv.high - cv.margin,
                 setpoint=cv.setpoint,
                 weight=cv.weight,
                 scale=cv.high - cv.low if limited else variable.span,
@@ -232,6 +235,9 @@ def open_devices(settings: Settings, clock: Clock, seed: int = 0) -> tuple[Owned
     Raises:
         SettingsError: write tags that overlap or do not lie side by side.
     """
+    # The protocol libraries report on stderr, in words of their own, what our errors already say.
+    for library in ("pymodbus", "pymodbus.logging", "snap7"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     tags = typed_tags(settings)
     opened: list[OwnedConnection] = []
     for number, device in enumerate(settings.devices.values()):

@@ -7,7 +7,6 @@ Verbs of this package are listed here; other packages bring theirs by the entry 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,9 +24,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
-    # The libraries below report what our own errors already say, in words of their own.
-    for name in ("pymodbus", "pymodbus.logging", "snap7"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return int(parsed.execute(parsed))
     except LoopwrightError as error:

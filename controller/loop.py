@@ -154,7 +154,8 @@ class Loop:
             self._deadline_ns = now_ns
             return 0
         next_ns = self._deadline_ns + period_ns
-        skipped = max(0, (now_ns - next_ns) // period_ns)
+        # More than half a period late counts as missed, or two cycles would follow at once.
+        skipped = max(0, (now_ns - next_ns + period_ns // 2) // period_ns)
         self._deadline_ns = next_ns + skipped * period_ns
         self.counters.skipped += skipped
         self.clock.sleep_until(self._deadline_ns)

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.signal import Command, Proposal, QualityResult, Sample, Snapshot, Tag, WriteOutcome
+from controller.signal import (
+    Command,
+    Proposal,
+    QualityResult,
+    Sample,
+    Snapshot,
+    Tag,
+    WriteOutcome,
+)
 
 
 class Clock(Protocol):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.cycle.application import Application
 from controller.cycle.record import decode_record, decode_snapshot, differences, encode_record
 from controller.cycle.state import LoopState
 from controller.cycle.step import step
-from controller.historian.reader import JournalReader
+from controller.historian.reader import CycleRow, JournalReader
 from controller.historian.samples import Segment
 
 
@@ -29,10 +29,10 @@ class Difference:
 class Replayed:
     """Outcome of a replay. `undecided` are snapshots whose record was lost with the process."""
 
-    cycles: int
-    identical: int
-    undecided: int
-    differences: tuple[Difference, ...]
+    cycles: int = 0
+    identical: int = 0
+    undecided: int = 0
+    differences: tuple[Difference, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,14 +45,8 @@ class Replayed:
 Builder = Callable[[Segment], Application]
 
 
-def replay(
-    reader: JournalReader,
-    build: Builder,
-    from_ns: int | None = None,
-    to_ns: int | None = None,
-    keep: int = 100,
-) -> Iterator[Replayed]:
-    """Replay every start of the journal in order; yields the running outcome after each cycle.
+class Replay:
+    """A replay in progress; can follow a journal that is still being written.
 
     A window is a window on the comparison: state is remembered from the start of each segment, so
     that is where deciding begins.
@@ -62,26 +56,70 @@ def replay(
         from_ns, to_ns: compare only cycles in this time, ns since epoch.
         keep: at most that many differences are listed.
     """
-    cycles = identical = undecided = 0
-    found: list[Difference] = []
-    for segment in reader.segments():
-        application = build(segment)
-        state = LoopState()
-        for row in reader.cycles(segment.segment):
-            state, record = step(application, state, decode_snapshot(row.snapshot))
-            outside = (from_ns is not None and row.time_ns < from_ns) or (
-                to_ns is not None and row.time_ns > to_ns
-            )
-            if outside:
+
+    def __init__(
+        self,
+        reader: JournalReader,
+        build: Builder,
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        keep: int = 100,
+    ) -> None:
+        self._reader = reader
+        self._build = build
+        self._window = (from_ns, to_ns)
+        self._keep = keep
+        self._segment: Segment | None = None
+        self._application: Application | None = None
+        self._state = LoopState()
+        self._next_cycle = 0
+        self.outcome = Replayed()
+
+    def advance(self, finished: bool = True) -> Iterator[Replayed]:
+        """Replay what has been journalled since the last call; yields after each cycle compared.
+
+        `finished` says that the writer is done: a snapshot without a record is then a lost one,
+        otherwise it is one to come.
+        """
+        for segment in self._reader.segments():
+            if self._segment is not None and segment.segment < self._segment.segment:
                 continue
-            if row.record is None:
-                undecided += 1
-                continue
-            cycles += 1
-            recorded = decode_record(row.record)
-            if recorded["digest"] == record.digest:
-                identical += 1
-            elif len(found) < keep:
-                again = decode_record(encode_record(record))
-                found.append(Difference(segment.segment, row.cycle, differences(recorded, again)))
-            yield Replayed(cycles, identical, undecided, tuple(found))
+            if self._segment is None or segment.segment > self._segment.segment:
+                self._segment, self._application = segment, self._build(segment)
+                self._state, self._next_cycle = LoopState(), 0
+            for row in self._reader.cycles(segment.segment, from_cycle=self._next_cycle):
+                if row.record is None and not finished:
+                    return
+                if self._decide(segment, row):
+                    yield self.outcome
+
+    def _decide(self, segment: Segment, row: CycleRow) -> bool:
+        """Decide one cycle again; whether it was compared."""
+        if self._application is None:
+            raise RuntimeError("a segment is built before its cycles are decided")
+        self._state, record = step(self._application, self._state, decode_snapshot(row.snapshot))
+        self._next_cycle = row.cycle + 1
+        begin, end = self._window
+        if (begin is not None and row.time_ns < begin) or (end is not None and row.time_ns > end):
+            return False
+        done = self.outcome
+        if row.record is None:
+            self.outcome = replace(done, undecided=done.undecided + 1)
+            return False
+        same = decode_record(row.record)["digest"] == record.digest
+        found = done.differences
+        if not same and len(found) < self._keep:
+            fields = differences(decode_record(row.record), decode_record(encode_record(record)))
+            found = (*found, Difference(segment.segment, row.cycle, fields))
+        self.outcome = Replayed(done.cycles + 1, done.identical + same, done.undecided, found)
+        return True
+
+
+def replay(
+    reader: JournalReader,
+    build: Builder,
+    from_ns: int | None = None,
+    to_ns: int | None = None,
+) -> Iterator[Replayed]:
+    """Replay a finished journal; yields the running outcome after each cycle compared."""
+    return Replay(reader, build, from_ns, to_ns).advance()

@@ -6,6 +6,7 @@ import multiprocessing as mp
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
@@ -175,7 +176,7 @@ class SlowLayer:
 
     settings: Settings
     directory: Path
-    _process: mp.process.BaseProcess | None = None
+    _process: SpawnProcess | None = None
     _stop: Event | None = None
     _started_ns: int = 0
 
@@ -184,13 +185,14 @@ class SlowLayer:
             return
         context = mp.get_context("spawn")
         self._stop = context.Event()
-        self._process = context.Process(
+        process = context.Process(
             target=slow_layer,
             args=(str(self.settings.path), str(self.directory), self._stop),
             name="loopwright-optimizer",
             daemon=True,
         )
-        self._process.start()
+        process.start()
+        self._process = process
 
     def watch(self, snapshot: Snapshot, record: Record) -> None:
         """An observer of the loop: restarts the process if it has died."""

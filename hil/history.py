@@ -46,7 +46,7 @@ class History:
     def save(self, path: Path) -> None:
         numbers = {f"n:{name}": np.array(v) for name, v in self.columns.items()}
         texts = {f"t:{name}": np.array(v) for name, v in self.texts.items()}
-        np.savez_compressed(path, **numbers, **texts)
+        np.savez_compressed(path, allow_pickle=False, **numbers, **texts)
 
     @staticmethod
     def load(path: Path) -> History:

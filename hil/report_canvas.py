@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from controller.signal import NS_PER_S
 from hil.report_series import Column, Span, decimate
@@ -24,7 +25,8 @@ from hil.report_series import Column, Span, decimate
 # colour is for what deserves attention, and never alone: a dash, a hatch or a word goes with it.
 INK, MUTED, GRID = "#101112", "#707172", "#d0d1d2"
 FILL, FILL_DARK = "#c0c1c2", "#a0a1a2"
-TRUTH, TARGET, LAB, WARN, BAD = "#206090", "#108060", "#805010", "#b07010", "#c02020"
+TRUTH, TARGET, LAB, FAN = "#206090", "#108060", "#805010", "#7040a0"
+WARN, BAD = "#b07010", "#c02020"
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -34,11 +36,12 @@ _VARIABLES = {
     TRUTH: "truth",
     TARGET: "target",
     LAB: "lab",
+    FAN: "fan",
     WARN: "warn",
     BAD: "bad",
 }
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 11.0, 1.15, 0.25, 0.34, 0.50  # inches
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # words stay words: small, searchable, and in the reader's font
     "text.parse_math": False,  # a name with two dollar signs is a name, not a formula
     "font.family": "sans-serif",
@@ -63,6 +66,7 @@ _STYLE: dict[str, Any] = {
 }
 _UNUSED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 _NAMESPACE = re.compile(r' xmlns(:\w+)?="[^"]*"')
+_MARKUP = re.compile(r"<[^>]*>")
 _LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
 _ID = re.compile(r'( id="|url\(#|xlink:href="#)')
 
@@ -84,6 +88,7 @@ class TimeAxis:
     Attributes:
         first_s, last_s: its ends, seconds since the start of the run.
         unit_s, label: seconds per unit of the axis, and its label.
+        ticks: distance of its labels, in its unit; 0 leaves it to the drawing library.
         sheds: when control was given back to the PLC, seconds; shaded in every picture.
     """
 
@@ -92,6 +97,7 @@ class TimeAxis:
     unit_s: float
     label: str
     sheds: tuple[Span, ...]
+    ticks: float = 0.0
 
     def at(self, time_s: Column | Sequence[float]) -> Column:
         return np.asarray(time_s, dtype=np.float64) / self.unit_s
@@ -109,7 +115,9 @@ class TimeAxis:
         )
         axes.set_xlim(self.first_s / self.unit_s, self.last_s / self.unit_s)
         axes.set_xlabel(self.label, labelpad=2)
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel(short(ylabel, 36))
+        if self.ticks:
+            axes.xaxis.set_major_locator(MultipleLocator(self.ticks))
         axes.grid(visible=True)
         for shed in self.sheds:
             axes.axvspan(*self.at(shed[:2]), color=BAD, alpha=0.12, linewidth=0.8)
@@ -130,7 +138,23 @@ def time_axis(start_ns: int, duration_s: float, sheds: tuple[Span, ...]) -> Time
     elif duration_s > 96 * 3600:
         unit_s, unit = 86400.0, "d"
     label = f"time since {utc(start_ns)}, {unit}"
-    return TimeAxis(0.0, duration_s, unit_s, label, sheds)
+    # Steps that divide hours and days as clocks do; at most a dozen and a half of labels.
+    steps = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 12.0, 15.0, 24.0)
+    ticks = next((s for s in steps if duration_s / unit_s / s <= 16), 0.0)
+    if duration_s / unit_s < 4:
+        ticks = 0.0
+    return TimeAxis(0.0, duration_s, unit_s, label, sheds, ticks)
+
+
+def short(text: str, letters: int) -> str:
+    """A label that fits its place."""
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def shown_unit(unit: str) -> str:
+    """A unit as people write it; nothing for a pure number."""
+    pretty = {"degC": "°C", "percent": "%", "1": "", "delta_degC": "K"}
+    return pretty.get(unit, unit.replace("**", "^"))
 
 
 def utc(time_ns: int, seconds: bool = False) -> str:
@@ -165,7 +189,8 @@ def render(figure: Figure, name: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.print_svg(buffer, metadata={"Date": None})
     svg = _NAMESPACE.sub("", _UNUSED.sub("", buffer.getvalue().decode())).strip()
-    svg = _LONG_NUMBER.sub(r"\1", svg)
+    # A hundredth of a point is finer than any screen; numbers that are read stay as they are.
+    svg = _MARKUP.sub(lambda part: _LONG_NUMBER.sub(r"\1", part[0]), svg)
     # Several pictures share the page, so their ids must differ.
     svg = _ID.sub(rf"\g<1>{name}-", svg)
     for colour, variable in _VARIABLES.items():

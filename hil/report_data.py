@@ -1,4 +1,4 @@
-"""Gathers what a report shows from a data directory: journal, and truth and verdict if there are any."""
+"""Gathers what a report shows: the journal, and the truth and the verdict if there are any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile, is_zipfile
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from hil.history import History
 from hil.report_series import Column
 
 # More fans than that hide the line they should explain.
-_FANS = 14
+_FANS = 20
 _NAN = float("nan")
 
 
@@ -158,10 +159,12 @@ def read_history(path: Path) -> History | None:
     """
     if not path.exists():
         return None
+    # Asked first, because loading a truncated archive leaves the file open.
+    if not is_zipfile(path):
+        raise _damaged(path, "it is not a history")
     try:
         history = History.load(path)
-    # A truncated archive raises BadZipFile or EOFError, a foreign one KeyError: all the same here.
-    except Exception as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise _damaged(path, f"it is not a history: {error}") from error
     if not len(history):
         raise _damaged(path, "it is a history without a cycle")
@@ -227,7 +230,9 @@ def _append(recorded: Recorded, record: Mapping[str, Any]) -> None:
     numbers: dict[str, float] = {}
     outputs = _outputs(settings, record)
     for cv in settings.controlled:
-        numbers[f"cv.{cv.output}"] = record["cv_value"].get(cv.output, _NAN)
+        # OFF only reads: what the estimator says there is not in use.
+        used = record["cv_value"] if record["mode"] != "OFF" else {}
+        numbers[f"cv.{cv.output}"] = used.get(cv.output, _NAN)
         numbers[f"wanted.{cv.output}"] = record["setpoints"].get(cv.output, _NAN)
     for mv in settings.manipulated:
         name = mv.name
@@ -241,7 +246,7 @@ def _append(recorded: Recorded, record: Mapping[str, Any]) -> None:
     timing = record["timing"]
     numbers["busy_ms"] = timing["read_ms"] + timing["step_ms"] + timing["write_ms"]
     for name, value in numbers.items():
-        recorded.numbers.setdefault(name, []).append(_NAN if value is None else value)
+        recorded.numbers.setdefault(name, []).append(value)
     recorded.mode.append(record["mode"])
     recorded.rung.append(record["plan"]["rung"] if record["plan"] else "")
     recorded.doubt.append("in doubt" if record["doubts"] else "")
@@ -252,7 +257,7 @@ def _append(recorded: Recorded, record: Mapping[str, Any]) -> None:
 
 def _outputs(settings: Settings, record: Mapping[str, Any]) -> dict[str, float]:
     """Estimated model outputs by name; none before there is an estimate."""
-    if not record["estimate"]:
+    if not record["estimate"] or record["mode"] == "OFF":
         return {}
     names = [variable.name for variable in settings.model.y]
     return dict(zip(names, record["estimate"]["y"], strict=True))

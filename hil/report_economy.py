@@ -53,7 +53,11 @@ def earnings(path: Path, settings: Settings, history: History) -> Earnings | Non
     Raises:
         ScenarioError: the copy is no scenario.
     """
-    scenario = reload_scenario(path, settings)
+    try:
+        scenario = reload_scenario(path, settings)
+    except SettingsError as error:
+        nothing = np.full(len(history), np.nan)
+        return Earnings(nothing, "", (), f"True profit is left out: {error.what}")
     profit = profit_series(scenario, history)
     if scenario.economics is None or profit is None:
         return None
@@ -70,6 +74,7 @@ def reload_scenario(path: Path, settings: Settings) -> Scenario:
 
     Raises:
         ScenarioError: the copy is missing or is no scenario.
+        SettingsError: the application needs files that are not here, such as a model of its own.
     """
     try:
         document = read(path, decode(path, path.read_bytes()))
@@ -93,8 +98,6 @@ def reload_scenario(path: Path, settings: Settings) -> Scenario:
             return load_scenario(copy)
         except ScenarioError as error:
             raise _no_scenario(path, error.what) from error
-        except SettingsError as error:
-            raise _no_scenario(path, f"its application cannot be read: {error.what}") from error
 
 
 def _no_scenario(path: Path, what: str) -> ScenarioError:

@@ -1,8 +1,9 @@
-"""What a screen can show of a long series: decimation that keeps every spike, and lanes of states."""
+"""What a screen can show of a long series: decimation that keeps spikes, lanes of states."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ def decimate(time: Column, value: Column, columns: int = 1000) -> tuple[Column, 
     slices = np.linspace(time[0], time[-1], columns + 1)[1:-1]
     borders = [0, *np.searchsorted(time, slices).tolist(), time.size]
     keep: list[int] = []
-    for first, stop in zip(borders[:-1], borders[1:], strict=True):
+    for first, stop in pairwise(borders):
         if first == stop:
             continue
         part = value[first:stop]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,15 +18,15 @@ from controller.cycle.application import Application
 from controller.cycle.record import Record
 from controller.errors import ScenarioError
 from controller.historian.journal import SqliteJournal, open_journal
-from controller.historian.reader import open_reader
 from controller.loop import Loop
 from controller.mpc.solvers import Answer, Arguments, Iterate, Solver
 from controller.optimizer.expression import Expression, compile_expression
 from controller.ports import Clock, Transport
-from controller.replay import Replayed, replay
+from controller.replay import Replayed
 from controller.settings import ModbusRtuDevice, S7Device, Settings, changed
 from controller.signal import Snapshot
 from hil.faults import FaultSchedule, FaultyLink
+from hil.follower import Follower
 from hil.history import History
 from hil.kpi import kpis
 from hil.lab import VirtualLab
@@ -193,6 +193,9 @@ def run_scenario(
                 seed=scenario.seed,
             )
         )
+        follower = Follower(directory, settings.path) if check_replay else None
+        if follower is not None:
+            stack.enter_context(_cancelled_on_error(follower))
         world.mail = journal.events
         stopwatch = _Stopwatch()
         application = _timed(build_application(settings, journal.epoch), stopwatch)
@@ -213,8 +216,8 @@ def run_scenario(
             scenario, history, plc.statistics, witness.lab, watch.writes, len(watch.violations)
         )
     replayed = None
-    if check_replay:
-        replayed = _replay(directory, scenario, progress)
+    if follower is not None:
+        replayed = follower.finish(_replay_progress(progress, scenario.cycles))
         found["replayed_cycles"] = float(replayed.cycles)
         found["replay_identical"] = float(replayed.passed)
     verdict = judge(scenario, scenario.assertions, found, version("loopwright"))
@@ -297,15 +300,18 @@ def _timed(application: Application, stopwatch: _Stopwatch) -> Application:
     return replace(application, ladder=replace(application.ladder, solvers=solvers))
 
 
-def _replay(directory: Path, scenario: Scenario, progress: Progress | None) -> Replayed:
-    """Decide every cycle of the journal again, with the same settings."""
-    last = Replayed(0, 0, 0, ())
-    with open_reader(directory) as reader:
-        for outcome in replay(
-            reader, lambda segment: build_application(scenario.settings, segment.epoch)
-        ):
-            last = outcome
-            if progress is not None:
-                numbers = f"{last.identical} identical"
-                progress(Moment(last.cycles, scenario.cycles, "replay", numbers))
-    return last
+@contextmanager
+def _cancelled_on_error(follower: Follower) -> Generator[None]:
+    try:
+        yield
+    except BaseException:
+        follower.cancel()
+        raise
+
+
+def _replay_progress(progress: Progress | None, cycles: int) -> Callable[[Replayed], None] | None:
+    if progress is None:
+        return None
+    return lambda done: progress(
+        Moment(done.cycles, cycles, "replay", f"{done.identical} identical")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,7 +251,7 @@ def load_scenario(path: str | Path) -> Scenario:
 
 def _shape_error(document: Document, error: ValidationError) -> ScenarioError:
     first = error.errors(include_url=False)[0]
-    place = tuple(part for part in first["loc"] if isinstance(part, str | int))
+    place = first["loc"]
     missing = first["type"] == "missing"
     line, column = document.position(place[:-1] if missing else place, of_key=True)
     where = f"{document.path}:{line}:{column} {written(place)}"
@@ -299,7 +300,8 @@ class _Places:
 
 def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
     places = _Places(document)
-    settings = load(document.path.parent / shape.application, shape.overrides)
+    application = Path(normpath(document.path.parent / shape.application))
+    settings = load(application, shape.overrides)
     loops = tuple(
         _loop(name, section, settings, places) for name, section in shape.plc.loops.items()
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from controller.ports import Clock, WriteReport
-from controller.signal import Sample, Status, Tag, Value, WriteOutcome
+from controller.signal import Sample, Status, Tag, WriteOutcome
 from hil.plc_memory import Cell, DeviceMemory
 from hil.wire_frames import WireWrite
 
@@ -66,7 +66,7 @@ class MemoryTransport:
     def finish_read(self) -> Mapping[str, Sample]:
         return self._samples
 
-    def begin_write(self, values: Mapping[str, Value]) -> None:
+    def begin_write(self, values: Mapping[str, float]) -> None:
         if self._faults & {"cable_cut", "refuse", "reset"}:
             self._report = WriteReport(WriteOutcome.FAILED, "the device does not answer")
             return
@@ -74,12 +74,12 @@ class MemoryTransport:
         for tag, value in values.items():
             cell = self._cells[tag]
             image = bytearray(cell.place.size)
-            cell.encode(image, 0, float(value or 0.0))
+            cell.encode(image, 0, value)
             writes.append(WireWrite(cell.place.area, cell.place.byte, bytes(image)))
         self._witness(self.name, _one_request(writes))
         with self._memory.lock:
             for tag, value in values.items():
-                self._writers[tag](float(value or 0.0))
+                self._writers[tag](value)
         self._report = WriteReport(WriteOutcome.WRITTEN)
 
     def finish_write(self) -> WriteReport:

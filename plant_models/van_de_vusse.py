@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import casadi as ca
 
+from plant_models.actuator import ActuatedPlant
 from plant_models.integrate import ModelPlant
 from plant_models.process import ProcessModel
 from plant_models.variable import Variable
@@ -86,6 +87,11 @@ def model(**parameters: float) -> ProcessModel:
 def plant(**parameters: float) -> ModelPlant:
     """The reactor as a plant, at rest at its published operating point (maximum of cB)."""
     return ModelPlant(model(**parameters), DT_MAX_S)
+
+
+def actuated_plant(**parameters: float) -> ActuatedPlant:
+    """The reactor with a feed valve (lag 6 s) and a heat exchanger (lag 15 s) before it."""
+    return ActuatedPlant(plant(**parameters), {"F": 6.0, "Q": 15.0})
 
 
 def _balances(x: ca.SX, u: ca.SX, d: ca.SX, p: ca.SX) -> ca.SX:

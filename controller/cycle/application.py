@@ -48,13 +48,19 @@ class SlaveLoop:
 
 @dataclass(frozen=True, slots=True)
 class QualitySource:
-    """A late measurement: output indices and sigmas by the names that its results use."""
+    """A late measurement: output indices and sigmas by the names that its results use.
+
+    A critical one puts control in doubt when its newest usable sample is older than
+    `stale_after_s`; missing results mean no information, never that all is well.
+    """
 
     name: str
     outputs: Mapping[str, int]
     sigma: Mapping[str, float]
     delay_max_s: float
     gate: float
+    stale_after_s: float
+    critical: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
-from controller.signal import Value
-
 
 @dataclass(frozen=True, slots=True)
 class GuardedMv:
@@ -85,7 +83,7 @@ class Move:
     values: Mapping[str, float]
     allowed: Mapping[str, bool]
     reasons: Mapping[str, str]
-    frames: Mapping[str, Mapping[str, Value]]
+    frames: Mapping[str, Mapping[str, float]]
 
 
 def guard(
@@ -114,13 +112,13 @@ def guard(
         allowed[mv.name] = authority.control
         if reason:
             reasons[mv.name] = reason
-    frames: dict[str, Mapping[str, Value]] = {}
+    frames: dict[str, Mapping[str, float]] = {}
     if authority.handshake:
         for device in devices:
             own = [mv for mv in mvs if mv.device == device.name]
             # Without a known setpoint for each of its MVs the block cannot be sent whole.
             if all(mv.name in values for mv in own):
-                words: dict[str, Value] = {
+                words: dict[str, float] = {
                     device.heartbeat: heartbeat,
                     device.sequence: sequence,
                     device.epoch: epoch,

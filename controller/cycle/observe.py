@@ -15,10 +15,17 @@ from controller.cycle.record import Estimate
 from controller.cycle.state import HandshakeState, LoopState, Wishes
 from controller.cycle.validate import Reading
 from controller.estimation.augmented import operating_point
-from controller.estimation.delayed import DelayedFilterState, Fusion, LateResult, Verdict
-from controller.estimation.kalman import Belief, Measurement, innovation
+from controller.estimation.delayed import (
+    DelayedFilterState,
+    Fusion,
+    LateResult,
+    Moment,
+    Verdict,
+)
+from controller.estimation.kalman import Measurement, innovation
 from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
 from plant_models.process import Vector, names, nominal
+from plant_models.variable import Variable
 
 REMOTE_BIT, PERMIT_BIT = 1, 2
 SATURATED_HIGH_BIT, SATURATED_LOW_BIT = 1, 2
@@ -121,9 +128,40 @@ def doubts(
         ]
     if state.planless:
         found.append("no verified plan")
+    found += _stale_quality(application, state, snapshot.time_ns)
     if not any(readings[loop.in_use].good for loop in application.loops):
         found.append("no setpoint in use can be read")
     return tuple(found)
+
+
+def _stale_quality(application: Application, state: LoopState, now_ns: int) -> list[str]:
+    found: list[str] = []
+    for source in application.sources.values():
+        if not source.critical:
+            continue
+        sampled_ns = state.sampled_ns.get(source.name)
+        if sampled_ns is None:
+            found.append(f"{source.name}: no result has been used yet")
+        elif (age_s := (now_ns - sampled_ns) / NS_PER_S) > source.stale_after_s:
+            found.append(
+                f"{source.name}: the newest sample used is {age_s / 60:.0f} min old, "
+                f"{source.stale_after_s / 60:g} min allowed"
+            )
+    return found
+
+
+def newest_samples(
+    state: LoopState, snapshot: Snapshot, estimated: Estimate | None
+) -> Mapping[str, int]:
+    """Per quality source, when the newest sample that was fused was drawn."""
+    if estimated is None or not estimated.fusions:
+        return state.sampled_ns
+    used = {f.result_id for f in estimated.fusions if f.verdict is Verdict.FUSED}
+    newest = dict(state.sampled_ns)
+    for result in snapshot.quality_results:
+        if result.result_id in used:
+            newest[result.source] = max(newest.get(result.source, 0), result.time_ns)
+    return newest
 
 
 def model_inputs(
@@ -140,17 +178,23 @@ def model_inputs(
     for mv in application.mvs:
         in_use = facts[mv.name].in_use
         if in_use is not None:
-            u[mv.input] = in_use
+            u[mv.input] = _near(model.u[mv.input], in_use)
         elif last is None:
             known = False
     d = nominal(model.d) if last is None else last.d.copy()
     for disturbance in application.disturbances:
         reading = readings[disturbance.tag]
         if isfinite(reading.value):
-            d[disturbance.input] = reading.value
+            d[disturbance.input] = _near(model.d[disturbance.input], reading.value)
         elif last is None and disturbance.critical:
             known = False
     return Inputs(u, d, known)
+
+
+def _near(variable: Variable, value: float) -> float:
+    """At most a span outside the range in which the model makes sense: what a PLC reports beyond
+    that is garbage, and the estimate would not forget it."""
+    return min(max(value, variable.low - variable.span), variable.high + variable.span)
 
 
 def estimate(
@@ -174,11 +218,13 @@ def estimate(
         if measured
         else (Measurement((), (), ()))
     )
-    before = _continue(application, state.estimator, inputs, snapshot)
+    after = _continue(application, state.estimator, inputs, snapshot)
     label = names(application.model.y)
     surprise: dict[str, float] = {}
-    after = filter_.advance(before, snapshot.time_ns, inputs.u, inputs.d, now)
-    if now.outputs:
+    moves_on = snapshot.time_ns > after.moments[-1].time_ns
+    if moves_on:  # The frame that hands back may fall into the same moment as the cycle before.
+        after = filter_.advance(after, snapshot.time_ns, inputs.u, inputs.d, now)
+    if moves_on and now.outputs:
         newest = after.moments[-1]
         found = innovation(filter_.augmented, newest.prior, inputs.u, inputs.d, now)
         surprise = {label[i]: float(v) for i, v in zip(now.outputs, found.value, strict=True)}
@@ -200,10 +246,14 @@ def _continue(
     snapshot: Snapshot,
 ) -> DelayedFilterState:
     """The filter to advance; started anew after a gap that its memory does not bridge, or when
-    its belief has left the finite numbers, from where it would never return."""
-    if estimator is not None and _finite(estimator.moments[-1].posterior):
+    its belief is not plausible any more, from where it would hardly return."""
+    if estimator is not None and _plausible(application, estimator.moments[-1]):
         elapsed_s = (snapshot.time_ns - estimator.moments[-1].time_ns) / NS_PER_S
-        if 0 < elapsed_s <= max(application.filter.memory_s, 10 * application.cycle_s):
+        if (
+            -application.cycle_s
+            < elapsed_s
+            <= max(application.filter.memory_s, 10 * application.cycle_s)
+        ):
             return estimator
     x, _, _ = operating_point(application.model, inputs.u, inputs.d)
     z = np.concatenate([x, np.zeros(application.filter.augmented.nw)])
@@ -212,8 +262,11 @@ def _continue(
     return application.filter.start(start_ns, z, covariance, inputs.u, inputs.d)
 
 
-def _finite(belief: Belief) -> bool:
-    return bool(np.all(np.isfinite(belief.z)) and np.all(np.isfinite(belief.covariance)))
+def _plausible(application: Application, moment: Moment) -> bool:
+    augmented, belief = application.filter.augmented, moment.posterior
+    x, w = belief.z[: augmented.nx], belief.z[augmented.nx :]
+    strange = augmented.implausible(x, w, moment.u, moment.d)
+    return not strange and bool(np.all(np.isfinite(belief.covariance)))
 
 
 def translate(

@@ -48,7 +48,11 @@ class HandshakeState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoopState:
-    """The state of the loop between two cycles; starts empty."""
+    """The state of the loop between two cycles; starts empty.
+
+    `sampled_ns` is, per quality source, when the newest fused sample was drawn; `planless` tells
+    that the last cycle found no verified plan.
+    """
 
     cycle: int = -1
     time_ns: int = 0
@@ -57,5 +61,6 @@ class LoopState:
     wishes: Wishes = field(default_factory=Wishes)
     handshake: HandshakeState = field(default_factory=HandshakeState)
     estimator: DelayedFilterState | None = None
+    sampled_ns: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
     planner: PlannerState = field(default_factory=PlannerState)
     planless: bool = False

@@ -17,6 +17,7 @@ from controller.cycle.observe import (
     linked,
     model_inputs,
     mv_facts,
+    newest_samples,
 )
 from controller.cycle.record import Estimate, Record, digest_snapshot, seal
 from controller.cycle.state import HandshakeState, LoopState, Wishes
@@ -69,6 +70,7 @@ def step(
         wishes=wishes,
         handshake=_sent(handshake, move, heartbeat, sequence),
         estimator=estimator,
+        sampled_ns=newest_samples(state, snapshot, estimated),
         planner=planner,
         planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
     )
@@ -106,8 +108,10 @@ def _think(
     if estimated is None or mode.mode is Mode.OFF:
         return None, replace(state.planner, warm=None), None
     situation = _situation(application, wishes, facts, mode, inputs, estimated)
-    if not situation.finite:
-        planner, plan = application.ladder(state.planner, situation, _stay(situation, estimated))
+    strange = application.ladder.implausible(situation)
+    if strange:
+        stay = _stay(situation, estimated, strange)
+        planner, plan = application.ladder(state.planner, situation, stay)
         return None, planner, plan
     target = application.target(situation)
     planner, plan = application.ladder(state.planner, situation, target)
@@ -159,9 +163,9 @@ def _setpoints(application: Application, wishes: Wishes) -> dict[str, float]:
     }
 
 
-def _stay(situation: Situation, estimated: Estimate) -> Target:
+def _stay(situation: Situation, estimated: Estimate, reason: str) -> Target:
     slack = np.zeros(situation.setpoint.size)
-    return Target(situation.u_now, situation.x, estimated.y, slack, False, "not finite")
+    return Target(situation.u_now, situation.x, estimated.y, slack, False, reason)
 
 
 def _first_moves(application: Application, plan: Plan | None) -> dict[str, float]:

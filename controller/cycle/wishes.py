@@ -37,7 +37,10 @@ def _command(application: Application, wishes: Wishes, command: Command) -> tupl
         return replace(wishes, listening=command.text == "on"), f"optimizer {command.text}{by}"
     value, name = command.value, command.target
     ranges = {mv.name: (mv.low, mv.high) for mv in application.mvs}
-    ranges |= {cv.name: (cv.low, cv.high) for cv in application.cvs if cv.name not in ranges}
+    for cv in application.cvs:
+        believable = application.model.y[cv.output]
+        low, high = max(cv.low, believable.low), min(cv.high, believable.high)
+        ranges.setdefault(cv.name, (low, high))
     if name not in ranges or value is None or not isfinite(value):
         return wishes, f"refused: {command.kind} {name} {value}: no such MV or CV, or no number"
     low, high = ranges[name]

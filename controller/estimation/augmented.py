@@ -28,6 +28,9 @@ from plant_models.process import (
 
 # RK4 is stable up to |lambda| h = 2.78; 1.2 keeps the local error below 1 % of the transient.
 STEP_TIMES_FASTEST_MODE = 1.2
+# Nothing physical is that many spans away from its design point. Numbers beyond it overflow in
+# derivatives, and on those fatrop does not come back within its budget of iterations.
+PLAUSIBLE_SPANS = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,18 @@ class AugmentedModel:
     @property
     def nz(self) -> int:
         return self.nx + self.nw
+
+    def implausible(self, x: Vector, w: Vector, u: Vector, d: Vector) -> str:
+        """Which of x (nx,), w (nw,), u (nu,), d (nd,) no solver should be given; empty: none."""
+        model = self.model
+        variables = (*model.x, *model.u, *model.d)
+        for variable, value in zip(variables, (*x, *u, *d), strict=True):
+            if not abs(value - variable.nominal) <= PLAUSIBLE_SPANS * variable.span:
+                return f"{variable.name} = {value:g} {variable.unit} is not plausible"
+        for disturbance, value in zip(self.disturbances, w, strict=True):
+            if not abs(value) <= PLAUSIBLE_SPANS * _span(model, disturbance):
+                return f"a disturbance of {value:g} on {disturbance.on} is not plausible"
+        return ""
 
     def __str__(self) -> str:
         return f"{self.model}, {self.nw} integrating disturbances"

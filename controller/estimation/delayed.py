@@ -10,12 +10,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import isfinite
 
 import numpy as np
 from scipy.stats import chi2  # pyright: ignore[reportUnknownVariableType]
 
-from controller.estimation.augmented import AugmentedModel, Disturbance
+from controller.estimation.augmented import PLAUSIBLE_SPANS, AugmentedModel, Disturbance
 from controller.estimation.kalman import (
     Belief,
     Innovation,
@@ -30,6 +29,9 @@ from plant_models.process import Vector, names
 
 # After that many rejected results in a row the process has moved, not the laboratory failed.
 REJECTIONS_BEFORE_TRUST = 3
+# A sigma of zero would claim a perfect laboratory, and two of them would contradict each other;
+# in these bounds the square survives beside any covariance in double precision.
+SIGMA_SPANS = (1e-6, 1e6)
 
 
 class Verdict(StrEnum):
@@ -139,8 +141,6 @@ class DelayedFilter:
         at = state.moments[index]
         found = innovation(self.augmented, at.posterior, at.u, at.d, result.measurement)
         chi_square, value = found.chi_square, tuple(found.value.tolist())
-        if not isfinite(chi_square):
-            return state, Fusion(result.result_id, Verdict.UNUSABLE)
         limit = float(chi2.ppf(result.gate, len(value)))
         seen = (*state.seen, result.result_id)[-1000:]
         trusted = state.rejected_in_a_row >= REJECTIONS_BEFORE_TRUST
@@ -161,9 +161,7 @@ class DelayedFilter:
     def _place(self, state: DelayedFilterState, result: LateResult) -> tuple[int, Verdict | None]:
         if result.result_id in state.seen:
             return 0, Verdict.DUPLICATE
-        values, sigmas = np.array(result.measurement.values), np.array(result.measurement.sigmas)
-        # A sigma of zero would claim a perfect laboratory, and two of them would contradict.
-        if not values.size or not np.all(np.isfinite([values, sigmas])) or np.any(sigmas <= 0):
+        if not self._usable(result.measurement):
             return 0, Verdict.UNUSABLE
         times = [m.time_ns for m in state.moments]
         half = round(self.dt_s * NS_PER_S / 2)
@@ -174,6 +172,15 @@ class DelayedFilter:
         after = bisect_right(times, result.time_ns)
         candidates = [i for i in (after - 1, after) if 0 <= i < len(times)]
         return min(candidates, key=lambda i: abs(times[i] - result.time_ns)), None
+
+    def _usable(self, measured: Measurement) -> bool:
+        """Something is measured, and neither value nor sigma is beyond what numbers can carry."""
+        y = [self.augmented.model.y[output] for output in measured.outputs]
+        return bool(y) and all(
+            abs(value - variable.nominal) <= PLAUSIBLE_SPANS * variable.span
+            and SIGMA_SPANS[0] * variable.span <= sigma <= SIGMA_SPANS[1] * variable.span
+            for variable, value, sigma in zip(y, measured.values, measured.sigmas, strict=True)
+        )
 
     def _rerun(self, moments: list[Moment], later: tuple[Moment, ...]) -> list[Moment]:
         for moment in later:

@@ -67,7 +67,9 @@ def innovation(
 ) -> Innovation:
     """What the measurement says beyond the belief, without correcting anything."""
     value, _, covariance = _residual(augmented, belief, u, d, measured)
-    chi_square = float(value @ np.linalg.solve(covariance, value))
+    # A value so absurd that its square overflows is infinitely surprising, not an error.
+    with np.errstate(over="ignore", invalid="ignore"):
+        chi_square = float(value @ np.linalg.solve(covariance, value))
     return Innovation(value, covariance, chi_square)
 
 

@@ -47,8 +47,9 @@ class Ladder:
     ) -> tuple[PlannerState, Plan]:
         """A plan for this situation, from the highest rung whose answer is verified."""
         refused: list[str] = []
-        if not situation.finite:
-            refused.append("solvers: the estimate is not finite")
+        strange = self.implausible(situation)
+        if strange:
+            refused.append(f"solvers: {strange}")
         else:
             arguments = Arguments(
                 self.transcription.parameters(situation, target),
@@ -67,6 +68,12 @@ class Ladder:
                     continue
                 return PlannerState(plan, 0, outcome.iterate), plan
         return self._without_solution(state, situation, refused)
+
+    def implausible(self, situation: Situation) -> str:
+        """What in this situation no solver should be given; empty: nothing."""
+        return self.transcription.augmented.implausible(
+            situation.x, situation.w, situation.u_now, situation.d
+        )
 
     def _attempt(self, solver: Solver, arguments: Arguments, guess: Iterate) -> Answer | str:
         """The verified answer, or why there is none."""

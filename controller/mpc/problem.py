@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from plant_models.process import Vector
 
 
@@ -92,11 +90,6 @@ class Situation:
     blocked_up: Vector
     blocked_down: Vector
     resting: Vector
-
-    @property
-    def finite(self) -> bool:
-        parts = (self.x, self.w, self.d, self.u_now)
-        return all(bool(np.all(np.isfinite(part))) for part in parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

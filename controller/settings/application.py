@@ -142,7 +142,7 @@ class Controlled:
     """A model output kept in a zone or at a setpoint, in the output's unit.
 
     `measured_by` names a tag (read every cycle) or a quality source. With a setpoint, `low` and
-    `high` are infinite.
+    `high` are infinite. Control keeps `margin` away from the limits of a zone.
     """
 
     output: str
@@ -151,17 +151,23 @@ class Controlled:
     high: float
     setpoint: float | None
     weight: float
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A laboratory: which outputs it measures, how well (`sigma`, in their units), how late."""
+    """A laboratory: which outputs it measures, how well (`sigma`, in their units), how late.
+
+    When it is critical, control needs a result whose sample is younger than `stale_after_s`.
+    """
 
     name: str
     kind: Literal["lab"]
     sigma: Mapping[str, float]
     delay_max_s: float
     gate: float
+    stale_after_s: float
+    critical: bool = True
 
 
 @dataclass(frozen=True, slots=True)

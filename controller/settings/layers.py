@@ -34,12 +34,18 @@ def resolve_quality(context: Context) -> Mapping[str, Lab]:
             context.add(path, f"{name} is the name of a tag already", "Choose another name")
         outputs = context.variables("output")
         sigma = _per_variable(context, (*path, "measures"), section.measures, outputs, "output")
+        delay_max_s = context.seconds((*path, "delay_max"), section.delay_max)
+        stale_after_s = 2.0 * delay_max_s
+        if section.stale_after is not None:
+            stale_after_s = context.seconds((*path, "stale_after"), section.stale_after)
         labs[name] = Lab(
             name,
             section.kind,
             sigma,
-            context.seconds((*path, "delay_max"), section.delay_max),
+            delay_max_s,
             float(section.gate),
+            stale_after_s,
+            section.critical,
         )
     return MappingProxyType(labs)
 

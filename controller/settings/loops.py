@@ -165,8 +165,14 @@ def resolve_controlled(context: Context) -> tuple[Controlled, ...]:
             context.add(path, f"found {found}, expected one of them", "Write one of them")
         low, high = float("-inf"), float("inf")
         setpoint: float | None = None
+        margin = 0.0
+        if output is not None:
+            margin = context.positive((*path, "margin"), section.margin, output.unit, zero=True)
         if output is not None and section.zone is not None:
             low, high = context.pair((*path, "zone"), section.zone, output.unit)
+            if 2.0 * margin >= high - low:
+                what = f"{margin:g} {output.unit} on both sides leaves nothing of the zone"
+                context.add((*path, "margin"), what, "Take a smaller margin")
         if output is not None and section.setpoint is not None:
             setpoint = context.value((*path, "setpoint"), section.setpoint, output.unit)
             if setpoint < output.low or setpoint > output.high:
@@ -174,7 +180,13 @@ def resolve_controlled(context: Context) -> tuple[Controlled, ...]:
                 context.add((*path, "setpoint"), what, "Choose a setpoint that the model knows")
         result.append(
             Controlled(
-                section.output, section.measured_by, low, high, setpoint, float(section.weight)
+                section.output,
+                section.measured_by,
+                low,
+                high,
+                setpoint,
+                float(section.weight),
+                margin,
             )
         )
     return tuple(result)

@@ -256,6 +256,8 @@ class ControlledSection(Section):
     """Limits [low, high]; instead of a setpoint."""
     setpoint: Quantity | None = None
     """Setpoint; instead of a zone."""
+    margin: Quantity = 0.0
+    """Distance that control keeps from the limits of the zone, in the output's unit."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """A larger weight gives way later."""
 
@@ -269,6 +271,10 @@ class QualitySection(Section):
     """By output: standard deviation."""
     delay_max: Quantity
     """Older results are refused."""
+    stale_after: Quantity | None = None
+    """Without a usable result for so long, control is in doubt; default: twice delay_max."""
+    critical: bool = True
+    """Whether control may not be active without a recent result."""
     gate: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Chi-square probability of the innovation gate."""
 

@@ -48,6 +48,17 @@ class LoopSettings:
     lag: float = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """DB20.0–11: what the controller wrote last."""
+
+    heartbeat: int
+    sequence: int
+    epoch: int
+    request: int
+    setpoint: float
+
+
 @dataclass(slots=True)
 class AwlPlc:
     """One slave loop in AWL, with the interface block DB20 on an S7 server on loopback.
@@ -114,6 +125,14 @@ class AwlPlc:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    @property
+    def frame(self) -> Frame:
+        """What stands in the controller's part of the block now, scanned or not."""
+        self._server.lock_area(SrvArea.DB, INTERFACE_DB)
+        written = bytes(self._db[FROM_CONTROLLER])
+        self._server.unlock_area(SrvArea.DB, INTERFACE_DB)
+        return Frame(*struct.unpack(">4Hf", written))
 
     @property
     def remote(self) -> bool:

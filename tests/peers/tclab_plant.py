@@ -32,6 +32,12 @@ HEATERS = tuple(
 SENSORS = tuple(
     Variable(f"T{i}", "degC", -50.0, 132.2, AMBIENT, f"temperature of sensor {i}") for i in (1, 2)
 )
+DRIVES = tuple(
+    Variable(f"D{i}", "percent", 0.0, 100.0, 0.0, f"drive of the power element {i}") for i in (1, 2)
+)
+POWERS = tuple(
+    Variable(f"P{i}", "percent", 0.0, 100.0, 0.0, f"power that reaches heater {i}") for i in (1, 2)
+)
 
 
 class _SeededLab(tclab.TCLabModel):
@@ -83,9 +89,47 @@ class TclabPlant:
         return np.array([self._lab.T1, self._lab.T2])
 
 
+class PoweredLab:
+    """The twin behind two power controllers' final elements: a rig as it would stand in a plant.
+
+    The firmware sets the power at once, so a loop would have nothing to control. Here the power
+    follows its drive with a lag, as behind a thyristor and a filtered power meter; the meter's
+    reading is what reaches the heater.
+
+    Inputs D1, D2 (drives, percent), outputs T1, T2 (degC) and P1, P2 (powers, percent).
+
+    Args:
+        lab: the twin.
+        lag_s: time constant from drive to power, seconds.
+    """
+
+    inputs = DRIVES
+    outputs = SENSORS + POWERS
+
+    def __init__(self, lab: TclabPlant, lag_s: float) -> None:
+        self._lab = lab
+        self._lag_s = lag_s
+        self._power = np.zeros(2)
+
+    def reset(self, seed: int) -> Vector:
+        """Heaters off. Outputs (4,)."""
+        self._power = np.zeros(2)
+        return np.append(self._lab.reset(seed), self._power)
+
+    def advance(self, u: Vector, dt_s: float) -> Vector:
+        """Hold the drives u (2,) for dt_s simulated seconds; outputs (4,) at the end."""
+        self._power = u + (self._power - u) * np.exp(-dt_s / self._lag_s)
+        return np.append(self._lab.advance(self._power, dt_s), self._power)
+
+
 def plant(q1: float = 0.0, q2: float = 0.0, warm_up_s: float = 0.0) -> TclabPlant:
     """Factory to be named in a scenario: `tests/peers/tclab_plant.py:plant`."""
     return TclabPlant(q1, q2, warm_up_s)
+
+
+def powered_plant(lag_s: float = 3.0) -> PoweredLab:
+    """Factory to be named in a scenario: the cold twin with a power loop's lag per heater."""
+    return PoweredLab(TclabPlant(), lag_s)
 
 
 STATES = (

@@ -149,10 +149,9 @@ def small_application(
         ),
         disturbances=(MeasuredDisturbance(0, "FEED.PV", critical=False),),
         loops=tuple(
-            SlaveLoop(m.name, f"{m.name}.SPU", f"{m.name}.MODE", f"{m.name}.SAT", None)
-            for m in MVS
+            SlaveLoop(m.name, f"{m.name}.SPU", f"{m.name}.MODE", f"{m.name}.SAT", None) for m in MVS
         ),
-        sources={"lab": QualitySource("lab", {"mean": 2}, {"mean": 0.2}, 1800.0, 0.999)},
+        sources={"lab": QualitySource("lab", {"mean": 2}, {"mean": 0.2}, 1800.0, 0.999, 3600.0, False)},
         links=(Link("plc", "HBE"),),
         mvs=MVS,
         cvs=CVS,
@@ -243,7 +242,7 @@ class Run:
     snapshots: list[Snapshot] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     writes: dict[str, WriteOutcome] = field(default_factory=dict)
-    edit: Edit = lambda _, samples: samples  # noqa: E731
+    edit: Edit = lambda _, samples: samples
 
     def cycle(
         self, *commands: Command, results: Sequence[QualityResult] = (), advance: bool = True

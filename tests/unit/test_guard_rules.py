@@ -1,4 +1,4 @@
-"""The guard, rule by rule: which setpoint is sent, why it is not the plan's, and what it imports."""
+"""The guard, rule by rule: which setpoint is sent, why not the plan's, what it imports."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_without_the_handshake_nothing_is_written(control: bool) -> None:
     assert decide(4.05, authority=Authority(False, control, False)).frames == {}
 
 
-def test_the_guard_imports_nothing_but_signal() -> None:
+def test_the_guard_imports_at_most_signal() -> None:
     tree = ast.parse(Path(guard_module.__file__ or "").read_text(encoding="utf-8"))
     imported = {
         name
@@ -132,6 +132,6 @@ def test_the_guard_imports_nothing_but_signal() -> None:
             else [a.name for a in node.names] if isinstance(node, ast.Import) else []
         )
     }  # fmt: skip
-    assert imported == {
+    assert imported <= {
         "__future__", "collections.abc", "dataclasses", "math", "controller.signal"
     }  # fmt: skip

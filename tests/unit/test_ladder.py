@@ -190,7 +190,20 @@ def test_without_any_plan_it_holds() -> None:
     assert plan.moves == pytest.approx(np.full((HORIZON.intervals, 2), 50.0))
 
 
-def test_an_estimate_that_is_not_finite_is_not_solved_for() -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"x": np.array([np.nan, 35.0])}, "T1 = nan degC is not plausible"),
+        ({"x": np.array([50.0, 1e200])}, "T2 = 1e+200 degC is not plausible"),
+        ({"u_now": np.array([np.inf, 50.0])}, "Q1 = inf percent is not plausible"),
+        ({"d": np.array([-1e300])}, "feed = -1e+300 kg/s is not plausible"),
+        # On this one fatrop would never come back.
+        ({"w": np.array([1e200, 0.0])}, "a disturbance of 1e+200 on Q1 is not plausible"),
+    ],
+)
+def test_what_is_not_plausible_is_not_solved_for(
+    change: dict[str, np.ndarray], reason: str
+) -> None:
     asked: list[object] = []
 
     def ask(arguments: Arguments, guess: Iterate) -> Answer:
@@ -198,10 +211,10 @@ def test_an_estimate_that_is_not_finite_is_not_solved_for() -> None:
         return GOOD["sqp"](arguments, guess)
 
     here = situation()
-    lost = replace(here, x=np.array([np.nan, 35.0]))
+    lost = replace(here, **change)
     _, plan = ladder(("sqp", ask))(PlannerState(), lost, target()(here))
     assert plan.rung == "hold"
-    assert plan.refused == ("solvers: the estimate is not finite",)
+    assert plan.refused == (f"solvers: {reason}",)
     assert asked == []
 
 

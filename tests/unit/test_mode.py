@@ -145,9 +145,7 @@ STEPS = st.tuples(
         ModeRules, st.integers(1, 4), st.integers(0, 4), st.sampled_from(["auto", "operator"])
     ),
 )
-def test_whatever_happens(
-    steps: list[tuple[str, tuple[str, ...], bool]], rules: ModeRules
-) -> None:
+def test_whatever_happens(steps: list[tuple[str, tuple[str, ...], bool]], rules: ModeRules) -> None:
     state = ModeState()
     doubtful, operator_acted = 0, True
     for text, doubts, linked in steps:

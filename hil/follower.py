@@ -1,0 +1,96 @@
+"""Replays a run while it happens, in a process of its own: the second core checks the first."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from controller.app import build_application
+from controller.errors import ReplayError
+from controller.historian.reader import open_reader
+from controller.replay import Replay, Replayed
+from controller.settings import parse
+
+# The journal commits once a second at the latest; looking more often finds nothing.
+LOOK_S = 0.25
+
+
+class Follower:
+    """A replay process on the journal in `directory`, which must exist when it starts.
+
+    Args:
+        settings_path: the application's file, from which relative model paths start.
+    """
+
+    def __init__(self, directory: Path, settings_path: Path) -> None:
+        context = mp.get_context("spawn")
+        self._finished: Event = context.Event()
+        self._answers, answer = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_follow,
+            args=(str(directory), str(settings_path), self._finished, answer),
+            name="loopwright-replay",
+            daemon=True,
+        )
+        self._process.start()
+        answer.close()
+
+    def finish(self, progress: Callable[[Replayed], None] | None = None) -> Replayed:
+        """Wait until every cycle is replayed; the run must be over and its journal flushed.
+
+        Raises:
+            ReplayError: the replay broke.
+        """
+        self._finished.set()
+        last: Replayed | None = None
+        done = False
+        try:
+            while not done:
+                answer: tuple[bool, Replayed] = self._answers.recv()
+                done, last = answer
+                if progress is not None:
+                    progress(last)
+        except EOFError:
+            self._process.join()
+            raise ReplayError(
+                f"the replay process ended with code {self._process.exitcode}",
+                where="replay",
+                mend="Run loopwright replay on the data directory to see why",
+            ) from None
+        self._process.join()
+        if last is None:
+            raise ReplayError("the replay gave no answer", where="replay")
+        return last
+
+    def cancel(self) -> None:
+        """End it without an answer."""
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join()
+        self._answers.close()
+
+
+def _follow(directory: str, settings_path: str, finished: Event, answers: Connection) -> None:
+    with open_reader(directory) as reader:
+        run = Replay(
+            reader,
+            lambda segment: build_application(
+                parse(segment.settings_text, Path(settings_path), segment.overrides),
+                segment.epoch,
+            ),
+        )
+        said = 0.0
+        while True:
+            over = finished.is_set()
+            for outcome in run.advance(over):
+                if finished.is_set() and time.monotonic() - said > LOOK_S:
+                    said = time.monotonic()
+                    answers.send((False, outcome))
+            if over:
+                break
+            finished.wait(LOOK_S)
+        answers.send((True, run.outcome))
