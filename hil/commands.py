@@ -111,9 +111,9 @@ def _hil(arguments: argparse.Namespace) -> int:
     finished = _run_all(scenarios, arguments)
     verdicts = [(verdict, elapsed_s) for verdict, elapsed_s in finished]
     if arguments.junit:
-        from hil.junit import write_junit
+        from hil.junit import TimedVerdict, write_junit
 
-        write_junit(verdicts, arguments.junit)
+        write_junit([TimedVerdict(v, elapsed_s) for v, elapsed_s in verdicts], arguments.junit)
     passed = all(verdict.passed for verdict, _ in verdicts)
     if arguments.json:
         print_json({"passed": passed, "scenarios": [v.plain() for v, _ in verdicts]})

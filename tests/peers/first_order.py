@@ -1,4 +1,4 @@
-"""One lag: how a temperature follows the setpoint of its PLC loop, as a controller would guess it."""
+"""One lag: a guess at how a temperature follows the setpoint of its PLC loop."""
 
 from __future__ import annotations
 

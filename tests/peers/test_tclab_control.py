@@ -52,7 +52,7 @@ def test_the_model_alone_would_have_missed(run: Run, period: int) -> None:
     end_s = (period + 1) * PERIOD_S
     seconds = run.history.column("time_s")
     last = (seconds >= end_s - JUDGED_S) & (seconds < end_s)
-    power = np.array([np.mean(run.history.column(f"sp.Q{i}")[last]) for i in (1, 2)])
+    power = np.array([float(np.mean(run.history.column(f"sp.Q{i}")[last])) for i in (1, 2)])
     predicted = steady_state(controller_model(), power)[2:]
     assert np.max(np.abs(predicted - SETPOINTS[period])) > 3.0
 

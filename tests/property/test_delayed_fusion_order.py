@@ -60,7 +60,7 @@ def in_order(
     return z, p
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(LAB, max_size=8),
@@ -93,7 +93,7 @@ def test_any_order_of_arrival_equals_the_filter_in_order(
     assert state.moments[-1].posterior.covariance == pytest.approx(p, abs=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.permutations(range(8)), st.lists(st.floats(-3.0, 3.0), min_size=8, max_size=8))
 def test_the_random_walk_does_not_care_about_the_order(
     order: list[int], values: list[float]

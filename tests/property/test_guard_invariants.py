@@ -47,7 +47,7 @@ def facts(draw: st.DrawFn, mv: GuardedMv) -> MvFacts:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), mvs(), st.builds(Authority, st.booleans(), st.booleans(), st.booleans()))
 def test_the_guard_keeps_its_promises(
     data: st.DataObject, mvs: tuple[GuardedMv, ...], authority: Authority
@@ -100,7 +100,7 @@ def test_the_guard_keeps_its_promises(
                 assert frame[mv.request] == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.floats(0.0, 100.0),
     st.floats(0.0, 100.0),

@@ -151,7 +151,17 @@ def small_application(
         loops=tuple(
             SlaveLoop(m.name, f"{m.name}.SPU", f"{m.name}.MODE", f"{m.name}.SAT", None) for m in MVS
         ),
-        sources={"lab": QualitySource("lab", {"mean": 2}, {"mean": 0.2}, 1800.0, 0.999, 3600.0, False)},
+        sources={
+            "lab": QualitySource(
+                name="lab",
+                outputs={"mean": 2},
+                sigma={"mean": 0.2},
+                delay_max_s=1800.0,
+                gate=0.999,
+                stale_after_s=3600.0,
+                critical=False,
+            )
+        },
         links=(Link("plc", "HBE"),),
         mvs=MVS,
         cvs=CVS,

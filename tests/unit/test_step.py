@@ -328,3 +328,19 @@ def test_an_estimate_that_broke_starts_again() -> None:
     assert record.estimate.healthy
     run.cycles(120)
     assert run.bench.x == pytest.approx([55.0, 40.0], abs=1e-2)
+
+
+def test_a_critical_laboratory_that_falls_silent_sheds() -> None:
+    application = small_application()
+    lab = replace(application.sources["lab"], critical=True, stale_after_s=120.0)
+    run = Run(replace(application, sources={"lab": lab}))
+    run.cycle(mode_command("auto"))
+    run.cycles(5)
+    assert run.records[-1].mode == "INIT"
+    assert "lab: no result has been used yet" in run.records[-1].doubts
+    now_ns = START_NS + round((run.state.cycle + 1) * CYCLE_S * NS_PER_S)
+    mean = {"mean": float(run.bench.x.mean())}
+    run.cycle(results=[QualityResult("r1", "lab", now_ns - 10 * NS_PER_S, now_ns, mean)])
+    modes = [run.cycle().mode for _ in range(20)]
+    # The result is 10 s old when it comes; 120 s are allowed, then 3 cycles are held.
+    assert modes.index("ACTIVE") < modes.index("SHED") == 11 + 3
