@@ -1,7 +1,7 @@
 """The one check before a commit: format, lint, types, import rules, fast tests; under a minute.
 
-    python tools/check.py            everything below
-    python tools/check.py --fix      let ruff mend what it can first
+python tools/check.py            everything below
+python tools/check.py --fix      let ruff mend what it can first
 """
 
 from __future__ import annotations

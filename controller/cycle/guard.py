@@ -1,4 +1,4 @@
-"""The guard: the only way from a plan to a value on the wire. Imports nothing but signal.
+"""The guard: the only way from a plan to a value on the wire. Imports nothing of ours.
 
 For every MV it decides *whether* a setpoint may be sent (allowed) and *which* (finite, inside the
 limits, not faster than the rate, not into a saturated output). In doubt it holds.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class MvFacts:
         last_sent: setpoint of our previous frame if the loop has followed us since, else None.
         remote: the slave loop follows us; high, low: its output is saturated that way.
         operator_low, operator_high: limits set by the operator, inside the engineering limits.
+        previous: setpoint in the frame of the cycle before, whatever became of it, or None.
     """
 
     in_use: float | None
@@ -53,6 +55,7 @@ class MvFacts:
     low: bool
     operator_low: float
     operator_high: float
+    previous: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,12 @@ def guard(
     reasons: dict[str, str] = {}
     for mv in mvs:
         fact = facts[mv.name]
-        value, reason = _setpoint(mv, fact, authority, wanted.get(mv.name), cycle_s)
-        if value is None:
-            allowed[mv.name] = False
-            reasons[mv.name] = reason
-            continue
-        values[mv.name] = value
-        allowed[mv.name] = authority.control
-        if reason:
-            reasons[mv.name] = reason
+        decision = _decide(mv, fact, authority, wanted.get(mv.name), cycle_s)
+        if decision.value is not None:
+            values[mv.name] = decision.value
+        allowed[mv.name] = authority.control and decision.request
+        if decision.reason:
+            reasons[mv.name] = decision.reason
     frames: dict[str, Mapping[str, float]] = {}
     if authority.handshake:
         for device in devices:
@@ -131,29 +131,49 @@ def guard(
     return Move(values, allowed, reasons, frames)
 
 
-def _setpoint(
+class _Decision(NamedTuple):
+    """The setpoint to send (None: nothing can be sent), whether to request it, and why."""
+
+    value: float | None
+    request: bool
+    reason: str
+
+
+def _decide(
     mv: GuardedMv, fact: MvFacts, authority: Authority, wanted: float | None, cycle_s: float
-) -> tuple[float | None, str]:
-    """The setpoint to send and why it is not the wanted one; None when nothing may be sent."""
-    follows = fact.remote and fact.last_sent is not None
-    base = fact.last_sent if follows else fact.in_use
+) -> _Decision:
+    base = fact.last_sent if fact.remote and fact.last_sent is not None else fact.in_use
     if base is None or not isfinite(base):
-        return None, "the setpoint in use is not known"
-    low, high = max(mv.low, fact.operator_low), min(mv.high, fact.operator_high)
+        return _blind(mv, fact)
     if not mv.low <= base <= mv.high:
-        # The PLC runs outside our limits: never send that, and never jump to the limit either.
-        return (
-            None,
-            f"the setpoint in use, {base:g} {mv.unit}, is outside [{mv.low:g}, {mv.high:g}]",
-        )
+        # The PLC runs outside our limits: never take over there, never jump to the limit either.
+        why = f"the setpoint in use, {base:g} {mv.unit}, is outside [{mv.low:g}, {mv.high:g}]"
+        return _Decision(_inside(mv, base), False, f"not requested: {why}")
     if not authority.control:
-        return base, "tracking"
+        return _Decision(base, False, "tracking")
     if authority.hold:
-        return base, "held: in doubt"
+        return _Decision(base, True, "held: in doubt")
     if not fact.remote:
-        return base, "tracking: the slave loop is not in REMOTE"
+        return _Decision(base, True, "tracking: the slave loop is not in REMOTE")
     if wanted is None or not isfinite(wanted):
-        return base, f"held: the plan asks for {wanted}"
+        return _Decision(base, True, f"held: the plan asks for {wanted}")
+    value, reason = _approach(mv, fact, base, wanted, cycle_s)
+    return _Decision(value, True, reason)
+
+
+def _blind(mv: GuardedMv, fact: MvFacts) -> _Decision:
+    """Without the setpoint in use, only what the PLC has been told already may be repeated."""
+    told = fact.previous
+    if told is None or not isfinite(told) or not mv.low <= told <= mv.high:
+        return _Decision(None, False, "the setpoint in use is not known")
+    return _Decision(told, True, "held: the setpoint in use is not known")
+
+
+def _approach(
+    mv: GuardedMv, fact: MvFacts, base: float, wanted: float, cycle_s: float
+) -> tuple[float, str]:
+    """The wanted value, as far as limits, rate and a saturated output let it, and what did not."""
+    low, high = max(mv.low, fact.operator_low), min(mv.high, fact.operator_high)
     # Where limits have been moved past where we are, the rate below makes it an approach.
     value, reason = min(max(wanted, low), high), ""
     if value != wanted:
@@ -166,4 +186,8 @@ def _setpoint(
         value, reason = base, "held: the output is saturated high"
     if fact.low and value < base:
         value, reason = base, "held: the output is saturated low"
-    return min(max(value, mv.low), mv.high), reason
+    return _inside(mv, value), reason
+
+
+def _inside(mv: GuardedMv, value: float) -> float:
+    return min(max(value, mv.low), mv.high)

@@ -73,6 +73,7 @@ def mv_facts(
             low=bool(saturation & SATURATED_LOW_BIT),
             operator_low=wishes.low.get(mv.name, mv.low),
             operator_high=wishes.high.get(mv.name, mv.high),
+            previous=handshake.sent.get(mv.name),
         )
     silent = {
         link.device: 0
@@ -156,10 +157,9 @@ def newest_samples(
     """Per quality source, when the newest sample that was fused was drawn."""
     if estimated is None or not estimated.fusions:
         return state.sampled_ns
-    used = {f.result_id for f in estimated.fusions if f.verdict is Verdict.FUSED}
     newest = dict(state.sampled_ns)
-    for result in snapshot.quality_results:
-        if result.result_id in used:
+    for result, fusion in zip(snapshot.quality_results, estimated.fusions, strict=True):
+        if fusion.verdict is Verdict.FUSED:
             newest[result.source] = max(newest.get(result.source, 0), result.time_ns)
     return newest
 

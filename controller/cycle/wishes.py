@@ -62,6 +62,8 @@ def _command(application: Application, wishes: Wishes, command: Command) -> tupl
         case _:
             if name in {mv.name for mv in application.mvs}:
                 return replace(wishes, resting={**wishes.resting, name: value}), done
+            if all(cv.setpoint is None for cv in application.cvs if cv.name == name):
+                return wishes, f"refused: {done}: {name} has a zone, not a setpoint"
             return replace(wishes, setpoint={**wishes.setpoint, name: value}), done
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import struct
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,13 +99,27 @@ class RtuSlave:
     def get(self, address: int, count: int) -> tuple[int, ...]:
         return tuple(self._slave.get_values("holding", address, count))
 
-    def send(self, frame: bytes) -> None:
-        """Bytes that nobody asked for, such as an answer that comes too late."""
+    def send_late(self, frame: bytes) -> None:
+        """An answer that nobody waits for any more; returns when it lies at the master's end."""
         self._port.write(frame)
         self._port.flush()
+        near = os.open(self.near, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            until_s = time.monotonic() + LONG_S
+            while waiting(near) < len(frame):
+                assert time.monotonic() < until_s, "socat does not pass it on"
+                time.sleep(0.005)
+        finally:
+            os.close(near)
 
     def _after_read(self, arguments: tuple[RtuServer, bytes]) -> None:
         self.asked.append(struct.unpack_from(">xBHH", arguments[1]))
 
     def _before_write(self, arguments: tuple[RtuServer, bytes]) -> bytes:
         return self.answer(arguments[1])
+
+
+def waiting(terminal: int) -> int:
+    """Bytes that have arrived at a terminal and were not read."""
+    (count,) = struct.unpack("i", fcntl.ioctl(terminal, termios.FIONREAD, bytes(4)))
+    return count

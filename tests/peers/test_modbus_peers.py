@@ -95,7 +95,7 @@ def connected(
     clock: LockstepClock,
     tags: tuple[Tag, ...] = (*READS, *WRITES),
     timeout_s: float = LONG_S,
-) -> Iterator[OwnedConnection]:
+) -> Generator[OwnedConnection]:
     transport = open_modbus_tcp(
         "skid", tags, clock, host="127.0.0.1", port=port, timeout_s=timeout_s
     )
@@ -205,7 +205,7 @@ def test_exceptions_for_everything_pass_without_a_new_connection(
 
 
 @contextmanager
-def served(port: int, word: int) -> Iterator[subprocess.Popen[bytes]]:
+def served(port: int, word: int) -> Generator[subprocess.Popen[bytes]]:
     """pyModbusTCP in a process of its own, with `word` in registers 20–39; killed at the end."""
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(port), str(word)])
     try:
@@ -266,7 +266,7 @@ def _slave(tmp_path: Path) -> Iterator[RtuSlave]:
 @contextmanager
 def on_line(
     slave: RtuSlave, clock: LockstepClock, timeout_s: float = LONG_S
-) -> Iterator[OwnedConnection]:
+) -> Generator[OwnedConnection]:
     transport = open_modbus_rtu(
         "drive", RTU_TAGS, clock, port=str(slave.near), baudrate=BAUDRATE, timeout_s=timeout_s
     )
@@ -323,7 +323,7 @@ def test_a_silent_slave_times_out_and_its_late_answer_is_never_used(slave: RtuSl
         assert write(transport, {"hb": 1.0, "sp": 1.0})[0] is WriteOutcome.FAILED
         assert statuses(transport) == {Status.BAD_NO_COMMUNICATION}  # the line has its rest
 
-        slave.send(late[0])
+        slave.send_late(late[0])
         slave.answer = lambda response: response
         for value in range(2, 6):
             wait(clock)

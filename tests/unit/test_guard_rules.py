@@ -67,8 +67,8 @@ def test_rule(case: str) -> None:
         ({"in_use": None, "last_sent": None}, "not known"),
         ({"in_use": float("nan"), "last_sent": None}, "not known"),
         ({"last_sent": float("inf")}, "not known"),
-        ({"in_use": 2.9, "last_sent": None}, "2.9 kg/s, is outside [3, 6]"),
-        ({"in_use": 6.1, "last_sent": None}, "6.1 kg/s, is outside [3, 6]"),
+        ({"in_use": None, "last_sent": None, "previous": 2.9}, "not known"),
+        ({"in_use": None, "last_sent": None, "previous": float("nan")}, "not known"),
     ],
 )
 def test_without_a_sound_setpoint_in_use_the_device_gets_no_frame(
@@ -79,6 +79,24 @@ def test_without_a_sound_setpoint_in_use_the_device_gets_no_frame(
     assert move.values == {}
     assert move.allowed == {"FB": False}
     assert reason in move.reasons["FB"]
+
+
+@pytest.mark.parametrize(("in_use", "parked"), [(2.9, 3.0), (6.1, 6.0)])
+def test_a_plc_outside_our_limits_is_not_taken_over_and_its_neighbours_go_on(
+    in_use: float, parked: float
+) -> None:
+    move = decide(4.0, replace(FACT, in_use=in_use, last_sent=None))
+    assert move.allowed == {"FB": False}
+    assert move.frames["skid"]["FB.REQ"] == 0
+    assert move.frames["skid"]["FB.SP"] == parked
+    assert f"{in_use} kg/s, is outside [3, 6]" in move.reasons["FB"]
+
+
+def test_a_setpoint_in_use_that_cannot_be_read_repeats_what_the_plc_was_told() -> None:
+    move = decide(4.2, replace(FACT, in_use=None, last_sent=None, previous=3.7))
+    assert move.allowed == {"FB": True}
+    assert move.frames["skid"]["FB.SP"] == 3.7
+    assert move.reasons["FB"] == "held: the setpoint in use is not known"
 
 
 def test_the_frame_carries_the_handshake_words_and_every_mv() -> None:
@@ -133,5 +151,5 @@ def test_the_guard_imports_at_most_signal() -> None:
         )
     }  # fmt: skip
     assert imported <= {
-        "__future__", "collections.abc", "dataclasses", "math", "controller.signal"
+        "__future__", "collections.abc", "dataclasses", "math", "typing", "controller.signal"
     }  # fmt: skip

@@ -238,15 +238,17 @@ def test_a_silent_plc_sheds() -> None:
     assert any("has not echoed the heartbeat for 3 cycles" in d for d in reasons)
 
 
-def test_a_setpoint_in_use_that_is_lost_stops_the_frames_and_sheds() -> None:
+def test_a_setpoint_in_use_that_is_lost_holds_its_mv_and_the_others_go_on() -> None:
     run = active()
+    told = run.records[-1].move.values["Q2"]
     run.edit = bad("Q2.SPU")
-    record = run.cycle()
-    assert record.move.frames == {}
-    assert record.mv_status["Q2"] == "DROPPED"
-    modes = [run.cycle().mode for _ in range(5)]
-    assert modes == ["ACTIVE", "ACTIVE", "ACTIVE", "SHED", "SHED"]
-    assert any("no frame could be sent" in d for d in run.records[-3].doubts)
+    records = [run.cycle() for _ in range(6)]
+    assert {r.mode for r in records} == {"ACTIVE"}
+    for record in records:
+        assert record.mv_status["Q2"] == "DROPPED"
+        assert record.move.frames["plc"]["Q2.SP"] == told
+        assert record.move.reasons["Q2"] == "held: the setpoint in use is not known"
+        assert record.move.frames["plc"]["Q1.REQ"] == 1
 
 
 def test_never_active_without_an_estimate() -> None:
