@@ -16,7 +16,7 @@ from controller.app import build_advice, build_application, open_devices
 from controller.clock import SystemClock
 from controller.cycle.record import Record, decode_record, decode_snapshot
 from controller.drivers.connection import OwnedConnection
-from controller.errors import DeviceError, DeviceRefused, DeviceUnreachable
+from controller.errors import ClockError, DeviceError, DeviceRefused, DeviceUnreachable
 from controller.historian.events import EventStore
 from controller.historian.journal import open_journal
 from controller.historian.reader import open_reader
@@ -28,6 +28,8 @@ from controller.terminal import messages
 
 # The slow layer looks for new records that often; it is in no hurry.
 POLL_S = 2.0
+EARLIEST_NS = 1_767_225_600 * NS_PER_S
+"""2026-01-01T00:00:00Z: no real clock shows less."""
 # A slow layer that dies is started again, but not more often than this.
 RESTART_S = 30.0
 
@@ -49,6 +51,7 @@ def run_application(
     """
     settings = load(config)
     clock = SystemClock()
+    _require_time(clock)
     devices = open_devices(settings, clock)
     try:
         probe(settings, devices)
@@ -88,6 +91,17 @@ def run_application(
     finally:
         for device in devices:
             device.close()
+
+
+def _require_time(clock: Clock) -> None:
+    """Lab samples and journals are useless on a clock that has never been set."""
+    if clock.time_ns() < EARLIEST_NS:
+        raise ClockError(
+            "the clock of this machine has not been set: it shows a time before this software was "
+            "written",
+            where="system clock",
+            mend="Set it, and let NTP or PTP keep it",
+        )
 
 
 def probe(settings: Settings, devices: Sequence[OwnedConnection]) -> None:

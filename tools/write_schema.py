@@ -1,4 +1,4 @@
-"""Writes config/loopwright.schema.json, by which editors complete and check application files.
+"""Writes the JSON Schemas by which editors complete and check applications and scenarios.
 
 python tools/write_schema.py           write it
 python tools/write_schema.py --check   exit 1 when the file is not current
@@ -11,26 +11,41 @@ import sys
 from pathlib import Path
 
 from controller.settings import json_schema
+from hil.scenario import ScenarioFile
 
-SCHEMA = Path(__file__).resolve().parents[1] / "config" / "loopwright.schema.json"
+CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 
-def rendered() -> str:
-    """The schema as it stands in the file."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+def rendered() -> dict[Path, str]:
+    """Every schema as it stands in its file."""
+    scenario = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Loopwright scenario",
+        **ScenarioFile.model_json_schema(),
+    }
+    schemas = {"loopwright": json_schema(), "scenario": scenario}
+    return {
+        CONFIG / f"{name}.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for name, schema in schemas.items()
+    }
 
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 written or current, 1 out of date, 2 wrong use."""
     if arguments == ["--check"]:
-        current = SCHEMA.is_file() and SCHEMA.read_text(encoding="utf-8") == rendered()
-        if not current:
-            print(f"{SCHEMA} is out of date; run python tools/write_schema.py", file=sys.stderr)
-        return 0 if current else 1
+        old = [
+            path
+            for path, text in rendered().items()
+            if not path.is_file() or path.read_text(encoding="utf-8") != text
+        ]
+        for path in old:
+            print(f"{path} is out of date; run python tools/write_schema.py", file=sys.stderr)
+        return 1 if old else 0
     if arguments:
         print(__doc__, file=sys.stderr)
         return 2
-    SCHEMA.write_text(rendered(), encoding="utf-8")
+    for path, text in rendered().items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

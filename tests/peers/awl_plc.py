@@ -156,7 +156,9 @@ class AwlPlc:
         Raises:
             AwlSimError: DB21 has no such field.
         """
-        place = self._block(SETTINGS_DB).struct.getField(name.upper())
+        shape = self._block(SETTINGS_DB).struct
+        assert shape is not None
+        place = shape.getField(name.upper())
         memory, start = self._memory(SETTINGS_DB), place.offset.byteOffset
         if place.bitSize == 1:
             mask = 1 << place.offset.bitOffset
@@ -171,7 +173,9 @@ class AwlPlc:
 
     def _memory(self, number: int) -> bytearray:
         """The live bytes of a data block: what is written here is what the program sees."""
-        return self._block(number).structInstance.memory.getDataBytes()
+        instance = self._block(number).structInstance
+        assert instance is not None
+        return instance.memory.getDataBytes()
 
     def _block(self, number: int) -> DB:
         block = self._sim.getCPU().getDB(number)
