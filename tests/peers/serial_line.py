@@ -99,10 +99,14 @@ class RtuSlave:
     def get(self, address: int, count: int) -> tuple[int, ...]:
         return tuple(self._slave.get_values("holding", address, count))
 
-    def send_late(self, frame: bytes) -> None:
-        """An answer that nobody waits for any more; returns when it lies at the master's end."""
+    def send(self, frame: bytes) -> None:
+        """An answer at a time of our own choosing."""
         self._port.write(frame)
         self._port.flush()
+
+    def send_late(self, frame: bytes) -> None:
+        """An answer that nobody waits for any more; returns when it lies at the master's end."""
+        self.send(frame)
         near = os.open(self.near, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             until_s = time.monotonic() + LONG_S

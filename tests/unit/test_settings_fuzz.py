@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_settings import BASE
@@ -14,6 +15,7 @@ from controller.errors import SettingsError
 from controller.settings import parse
 from controller.settings.yaml_core import KeyPath, read, written
 
+pytestmark = pytest.mark.slow
 __all__ = ["file"]
 
 _BASE = read(Path("tank.yaml"), BASE)
