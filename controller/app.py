@@ -219,14 +219,32 @@ def check_application(path: Path) -> str:
     return str(application)
 
 
+def settings_of(segment: Segment, directory: Path) -> Settings:
+    """The settings kept with a journalled start.
+
+    Relative paths in them start where the file was; if it is no longer there (the data came from
+    another machine), from the data directory, then from the current one.
+
+    Raises:
+        SettingsError: they no longer fit this version, or name a model that is nowhere.
+    """
+    first: SettingsError | None = None
+    for folder in (Path(segment.settings_path).parent, directory, Path.cwd()):
+        try:
+            path = folder / segment.settings_name
+            return parse(segment.settings_text, path, segment.overrides)
+        except SettingsError as error:
+            first = first or error
+    raise first or SettingsError("the journal keeps no settings", where=str(directory))
+
+
 def application_of(segment: Segment, directory: Path) -> Application:
     """The application of a journalled start, from the settings kept with it.
 
     Raises:
-        SettingsError: they no longer fit this version, or name a model that is not here.
+        SettingsError: as `settings_of`.
     """
-    settings = parse(segment.settings_text, directory / segment.settings_name, segment.overrides)
-    return build_application(settings, segment.epoch)
+    return build_application(settings_of(segment, directory), segment.epoch)
 
 
 def open_devices(settings: Settings, clock: Clock, seed: int = 0) -> tuple[OwnedConnection, ...]:

@@ -137,7 +137,8 @@ def _unanswered(name: str, where: str, error: DeviceError | None) -> DeviceError
             where=where,
             mend="Check host, port and cable, or allow a longer timeout",
         )
-    return type(error)(f"{name}: {error.what}", where=where, mend=error.mend)
+    place = f" ({error.where})" if error.where and error.where != name else ""
+    return type(error)(f"{name}{place}: {error.what}", where=where, mend=error.mend)
 
 
 def _ask_for(store: EventStore, mode: str, epoch: int, clock: Clock) -> None:

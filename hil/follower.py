@@ -9,30 +9,25 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from controller.app import build_application
+from controller.app import application_of
 from controller.errors import ReplayError
 from controller.historian.reader import open_reader
 from controller.replay import Replay, Replayed
-from controller.settings import parse
 
 # The journal commits once a second at the latest; looking more often finds nothing.
 LOOK_S = 0.25
 
 
 class Follower:
-    """A replay process on the journal in `directory`, which must exist when it starts.
+    """A replay process on the journal in `directory`, which must exist when it starts."""
 
-    Args:
-        settings_path: the application's file, from which relative model paths start.
-    """
-
-    def __init__(self, directory: Path, settings_path: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         context = mp.get_context("spawn")
         self._finished: Event = context.Event()
         self._answers, answer = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_follow,
-            args=(str(directory), str(settings_path), self._finished, answer),
+            args=(str(directory), self._finished, answer),
             name="loopwright-replay",
             daemon=True,
         )
@@ -74,14 +69,11 @@ class Follower:
         self._answers.close()
 
 
-def _follow(directory: str, settings_path: str, finished: Event, answers: Connection) -> None:
+def _follow(directory: str, finished: Event, answers: Connection) -> None:
     with open_reader(directory) as reader:
         run = Replay(
             reader,
-            lambda segment: build_application(
-                parse(segment.settings_text, Path(settings_path), segment.overrides),
-                segment.epoch,
-            ),
+            lambda segment: application_of(segment, Path(directory)),
         )
         said = 0.0
         while True:

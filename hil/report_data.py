@@ -11,13 +11,14 @@ from zipfile import BadZipFile, is_zipfile
 import msgspec
 import numpy as np
 
+from controller.app import settings_of
 from controller.cycle.record import decode_record
 from controller.errors import JournalError, ModelError, ReplayError, SettingsError
 from controller.historian.messages import PROPOSAL, QUALITY_CORRECTION, QUALITY_RESULT
 from controller.historian.reader import CycleRow, Event, JournalReader, open_reader
 from controller.historian.samples import Segment
 from controller.optimizer.expression import Expression, compile_expression
-from controller.settings import Settings, parse
+from controller.settings import Settings
 from controller.signal import NS_PER_S
 from hil.history import History
 from hil.report_series import Column
@@ -186,19 +187,15 @@ def _empty(directory: Path) -> ReplayError:
 
 
 def _settings(directory: Path, segment: Segment) -> Settings:
-    """The settings kept with the run. A model in a file of its own is looked for nearby."""
-    # The data of an application lie in data/<name> beside its file unless told otherwise.
-    problem: SettingsError | None = None
-    for folder in (directory, directory.resolve().parent.parent, Path.cwd()):
-        try:
-            return parse(segment.settings_text, folder / segment.settings_name, segment.overrides)
-        except SettingsError as error:
-            problem = problem or error
-    raise ReplayError(
-        f"the settings kept in the journal cannot be read: {problem}",
-        where=str(directory),
-        mend="Make the report where the process model can be found, with the version that ran",
-    )
+    """The settings kept with the run."""
+    try:
+        return settings_of(segment, directory)
+    except SettingsError as error:
+        raise ReplayError(
+            f"the settings kept in the journal cannot be read: {error}",
+            where=str(directory),
+            mend="Make the report where the process model can be found, with the version that ran",
+        ) from error
 
 
 def _extent(

@@ -193,7 +193,7 @@ def run_scenario(
                 seed=scenario.seed,
             )
         )
-        follower = Follower(directory, settings.path) if check_replay else None
+        follower = Follower(directory) if check_replay else None
         if follower is not None:
             stack.enter_context(_cancelled_on_error(follower))
         world.mail = journal.events

@@ -32,7 +32,9 @@ def main() -> int:
         ("schema", [sys.executable, "tools/write_schema.py", "--check"]),
     ]
     if not arguments.no_tests:
-        steps.append(("fast tests", [*run, "pytest", "-n", "2", "-m", "not slow and not peer", "tests/unit"]))
+        steps.append(
+            ("fast tests", [*run, "pytest", "-n", "2", "-m", "not slow and not peer", "tests/unit"])
+        )
     failed: list[str] = []
     for name, command in steps:
         begun = time.perf_counter()

@@ -174,6 +174,7 @@ def _approach(
 ) -> tuple[float, str]:
     """The wanted value, as far as limits, rate and a saturated output let it, and what did not."""
     low, high = max(mv.low, fact.operator_low), min(mv.high, fact.operator_high)
+    high = max(low, high)  # Limits that cross leave nothing to choose: the low one stands.
     # Where limits have been moved past where we are, the rate below makes it an approach.
     value, reason = min(max(wanted, low), high), ""
     if value != wanted:

@@ -52,6 +52,8 @@ _READ_FUNCTIONS = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 _WRITE_FUNCTIONS = {"coil": 15, "holding": 16}
 # A refusal of 3 is often the length of the request, so halving the block helps as well.
 _ADDRESS_CODES = frozenset({2, 3})
+# A line that never falls silent is a device that talks unasked; the next time-out will tell.
+LATE_ANSWERS_MAX = 10
 _NETWORK = "Check host, port, cable and firewall; Modbus TCP uses port 502"
 
 
@@ -82,6 +84,7 @@ class ModbusLink:
         self._limits = limits
         self._delay_s = delay_s
         self._client: Client | None = None
+        self._owed = False  # an answer may still be on its way from the last connection
 
     def connect(self) -> Limits:
         self.close()
@@ -93,9 +96,10 @@ class ModbusLink:
         if isinstance(wire, socket.socket):
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
-            # An answer that came after the last connection was dropped must not be taken for
-            # the answer to the first request of this one: RTU has no transaction number.
             wire.reset_input_buffer()
+            if self._owed:
+                _await_silence(wire)
+            self._owed = False
         self._client = client
         return self._limits
 
@@ -145,6 +149,7 @@ class ModbusLink:
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            self._owed = True
             with contextlib.suppress(OSError):
                 client.close()
 
@@ -159,7 +164,7 @@ class ModbusLink:
 
     def _check(self, answer: ModbusPDU, request: Request, function: int) -> None:
         """Raise when the answer is an exception response, or one to another question."""
-        if isinstance(answer, ExceptionResponse):
+        if isinstance(answer, ExceptionResponse) and answer.function_code & 0x7F == function:
             code = answer.exception_code
             name, mend = _EXCEPTIONS.get(code, ("unknown exception", ""))
             kind = AddressRefused if code in _ADDRESS_CODES else DeviceRefused
@@ -186,6 +191,22 @@ class ModbusLink:
             struct.error,
         ) as error:
             raise modbus_error(error, self._where) from error
+
+
+def _await_silence(line: Any) -> None:
+    """Let late answers pass: return when a serial line has been silent for two time-outs.
+
+    RTU has no transaction number. Behind a device slower than the time-out every read would get
+    the answer to the one before it, Good and for ever. A device may be three times as slow as
+    the time-out before this can happen.
+    """
+    patience_s = line.timeout
+    line.timeout = 2.0 * patience_s
+    for _ in range(LATE_ANSWERS_MAX):
+        if not line.read(1):
+            break
+        line.reset_input_buffer()
+    line.timeout = patience_s
 
 
 def modbus_error(error: Exception, where: str) -> DeviceError:

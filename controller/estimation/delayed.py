@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from scipy.stats import chi2  # pyright: ignore[reportUnknownVariableType]
+from scipy.special import chdtri  # pyright: ignore[reportUnknownVariableType]
 
 from controller.estimation.augmented import PLAUSIBLE_SPANS, AugmentedModel, Disturbance
 from controller.estimation.kalman import (
@@ -141,7 +141,7 @@ class DelayedFilter:
         at = state.moments[index]
         found = innovation(self.augmented, at.posterior, at.u, at.d, result.measurement)
         chi_square, value = found.chi_square, tuple(found.value.tolist())
-        limit = float(chi2.ppf(result.gate, len(value)))
+        limit = float(chdtri(len(value), 1.0 - result.gate))
         seen = (*state.seen, result.result_id)[-1000:]
         trusted = state.rejected_in_a_row >= REJECTIONS_BEFORE_TRUST
         if chi_square > limit and not trusted:

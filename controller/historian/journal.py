@@ -153,7 +153,7 @@ def open_journal(
     Args:
         path: the data directory; made if missing.
         start_ns: time of the start, ns since epoch, from the injected clock.
-        settings_path: the configuration file; only its name is kept.
+        settings_path: the configuration file, from which its relative paths start.
         overrides: settings changed for this start; must fit into JSON.
         versions: default: those of this process.
         initial_state: the encoded LoopState, or a function of the epoch that gives it.
@@ -178,7 +178,7 @@ def open_journal(
                 segment=number,
                 epoch=epoch,
                 start_ns=start_ns,
-                settings_name=Path(settings_path).name,
+                settings_path=str(Path(settings_path).resolve()),
                 settings_text=settings_text,
                 overrides=dict(overrides),
                 versions=running_versions() if versions is None else dict(versions),

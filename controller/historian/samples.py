@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import apsw
@@ -30,7 +30,7 @@ SAMPLES_SCHEMA = Schema(
             id            INTEGER PRIMARY KEY,
             epoch         INTEGER NOT NULL,
             start_ns      INTEGER NOT NULL,
-            settings_name TEXT NOT NULL,
+            settings_path TEXT NOT NULL,
             settings_text TEXT NOT NULL,
             overrides     TEXT NOT NULL,
             versions      TEXT NOT NULL,
@@ -72,7 +72,7 @@ class Segment:
         segment: id, rising with every start.
         epoch: 1 … 65535, one more with every start, then 1 again; goes to the PLC.
         start_ns: time of the start, ns since epoch.
-        settings_name, settings_text: name and content of the configuration file.
+        settings_path, settings_text: where the configuration file was, and its content.
         overrides: settings that were changed for this start.
         versions: of loopwright, casadi, numpy, python and the platform.
         seed: of every chance decision.
@@ -82,12 +82,16 @@ class Segment:
     segment: int
     epoch: int
     start_ns: int
-    settings_name: str
+    settings_path: str
     settings_text: str
     overrides: Mapping[str, Any]
     versions: Mapping[str, str]
     seed: int
     initial_state: bytes
+
+    @property
+    def settings_name(self) -> str:
+        return PurePath(self.settings_path).name
 
     def __str__(self) -> str:
         return (
@@ -113,7 +117,7 @@ def insert_segment(connection: apsw.Connection, segment: Segment) -> None:
             segment.segment,
             segment.epoch,
             segment.start_ns,
-            segment.settings_name,
+            segment.settings_path,
             segment.settings_text,
             json.dumps(dict(segment.overrides)),
             json.dumps(dict(segment.versions)),
@@ -126,7 +130,7 @@ def insert_segment(connection: apsw.Connection, segment: Segment) -> None:
 def read_segments(connection: apsw.Connection) -> tuple[Segment, ...]:
     """Every start, oldest first."""
     rows = connection.execute(
-        "SELECT id, epoch, start_ns, settings_name, settings_text, overrides, versions, seed,"
+        "SELECT id, epoch, start_ns, settings_path, settings_text, overrides, versions, seed,"
         " initial_state FROM segment ORDER BY id"
     )
     return tuple(
@@ -134,7 +138,7 @@ def read_segments(connection: apsw.Connection) -> tuple[Segment, ...]:
             segment=row[0],
             epoch=row[1],
             start_ns=row[2],
-            settings_name=row[3],
+            settings_path=row[3],
             settings_text=row[4],
             overrides=json.loads(row[5]),
             versions=json.loads(row[6]),

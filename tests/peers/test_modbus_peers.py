@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -347,6 +348,29 @@ def test_a_silent_slave_times_out_and_its_late_answer_is_never_used(slave: RtuSl
         assert transport.last_error is None
         assert write(transport, {"hb": 2.0, "sp": 3.0})[0] is WriteOutcome.WRITTEN
         assert slave.get(20, 2) == (2, 3)
+
+
+def test_a_slave_slower_than_the_time_out_never_delivers_old_values(slave: RtuSlave) -> None:
+    """In real time, a cycle of 0.5 s: each answer comes in the middle of the next cycle."""
+    timers: list[threading.Timer] = []
+
+    def late(response: bytes) -> bytes:
+        timers.append(threading.Timer(0.6, slave.send, [response]))
+        timers[-1].start()
+        return b""
+
+    clock = still()
+    slave.answer = late
+    with on_line(slave, clock, timeout_s=0.25) as transport:
+        started_s = time.monotonic()
+        for cycle in range(6):
+            time.sleep(max(0.0, started_s + 0.5 * cycle - time.monotonic()))
+            slave.set(10, cycle)
+            assert read(transport)["a"].value is None
+            wait(clock)
+        for timer in timers:
+            timer.join(LONG_S)
+        assert len(timers) >= 2
 
 
 def test_a_late_answer_glued_to_the_right_one_is_not_carried_along(slave: RtuSlave) -> None:
