@@ -37,8 +37,11 @@ class TargetCalculation:
     x_scale: Vector
     x_offset: Vector
 
-    def __call__(self, situation: Situation) -> Target:
-        """Target for this situation; `solved` is False (and it rests here) when none is found."""
+    def __call__(self, situation: Situation, near: Target | None = None) -> Target:
+        """Target for this situation; `solved` is False (and it rests here) when none is found.
+
+        `near` is an earlier target from which the search begins; without one, it begins here.
+        """
         nx, n_mv, n_cv = self.augmented.nx, len(self.mvs), len(self.cvs)
         index = [mv.input for mv in self.mvs]
         low = np.array([mv.low for mv in self.mvs])
@@ -71,8 +74,11 @@ class TargetCalculation:
         ubx = np.concatenate([infinite_x, (u_high - low) / span, infinite_y])
         lbg = np.concatenate([np.zeros(nx), situation.cv_low / scale, -infinite_y])
         ubg = np.concatenate([np.zeros(nx), infinite_y, situation.cv_high / scale])
+        begin_x, begin_u = situation.x, now
+        if near is not None and near.solved:
+            begin_x, begin_u = near.x, np.clip(near.u[index], u_low, u_high)
         guess = np.concatenate(
-            [(situation.x - self.x_offset) / self.x_scale, (now - low) / span, np.zeros(n_cv)]
+            [(begin_x - self.x_offset) / self.x_scale, (begin_u - low) / span, np.zeros(n_cv)]
         )
         fault = "no solver"
         v = guess

@@ -244,7 +244,7 @@ def test_a_killed_server_shows_at_once_and_is_found_again() -> None:
             wait(clock)
             assert read(transport)["a"].value == 8
             assert transport.last_error is None
-            assert transport.statistics.reconnects == 1
+            assert transport.statistics.reconnects >= 1
             assert write(transport, FRAME)[0] is WriteOutcome.WRITTEN
 
 
@@ -343,7 +343,7 @@ def test_a_silent_slave_times_out_and_its_late_answer_is_never_used(slave: RtuSl
             slave.set(10, value)
             assert read(transport)["a"].value == value
         assert slave.get(20, 2) == (0, 0)  # the write that failed was not kept for later
-        assert transport.statistics.reconnects == 1
+        assert transport.statistics.reconnects >= 1
         assert transport.statistics.timeouts >= 1
         assert transport.last_error is None
         assert write(transport, {"hb": 2.0, "sp": 3.0})[0] is WriteOutcome.WRITTEN
