@@ -95,7 +95,7 @@ def demo_table(run: Run, elapsed_s: float) -> Table:
     kpis = run.verdict.kpis
     hours = kpis.get("cycles", 0.0) * run.cycle_s / 3600.0
     table = Table(
-        title=f"{run.verdict.title} – {hours:g} h in {elapsed_s:.0f} s with replay",
+        title=f"{hours:g} h in {elapsed_s:.0f} s, replay included",
         show_header=False,
     )
     table.add_column()

@@ -9,7 +9,6 @@ from controller.cycle.mode import ModeState
 from controller.cycle.validate import TagMemory
 from controller.estimation.delayed import DelayedFilterState
 from controller.mpc.ladder import PlannerState
-from controller.mpc.problem import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,5 @@ class LoopState:
     handshake: HandshakeState = field(default_factory=HandshakeState)
     estimator: DelayedFilterState | None = None
     sampled_ns: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
-    target: Target | None = None
     planner: PlannerState = field(default_factory=PlannerState)
     planless: bool = False

@@ -71,7 +71,6 @@ def step(
         handshake=_sent(handshake, move, heartbeat, sequence),
         estimator=estimator,
         sampled_ns=newest_samples(state, snapshot, estimated),
-        target=target,
         planner=planner,
         planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
     )
@@ -114,7 +113,7 @@ def _think(
         stay = _stay(situation, estimated, strange)
         planner, plan = application.ladder(state.planner, situation, stay)
         return None, planner, plan
-    target = application.target(situation, state.target)
+    target = application.target(situation)
     planner, plan = application.ladder(state.planner, situation, target)
     return target, planner, plan
 

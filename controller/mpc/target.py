@@ -37,11 +37,8 @@ class TargetCalculation:
     x_scale: Vector
     x_offset: Vector
 
-    def __call__(self, situation: Situation, near: Target | None = None) -> Target:
-        """Target for this situation; `solved` is False (and it rests here) when none is found.
-
-        `near` is an earlier target from which the search begins; without one, it begins here.
-        """
+    def __call__(self, situation: Situation) -> Target:
+        """Target for this situation; `solved` is False (and it rests here) when none is found."""
         nx, n_mv, n_cv = self.augmented.nx, len(self.mvs), len(self.cvs)
         index = [mv.input for mv in self.mvs]
         low = np.array([mv.low for mv in self.mvs])
@@ -74,11 +71,9 @@ class TargetCalculation:
         ubx = np.concatenate([infinite_x, (u_high - low) / span, infinite_y])
         lbg = np.concatenate([np.zeros(nx), situation.cv_low / scale, -infinite_y])
         ubg = np.concatenate([np.zeros(nx), infinite_y, situation.cv_high / scale])
-        begin_x, begin_u = situation.x, now
-        if near is not None and near.solved:
-            begin_x, begin_u = near.x, np.clip(near.u[index], u_low, u_high)
+        # Beginning at the last target saves nothing: without its multipliers the SQP stalls there.
         guess = np.concatenate(
-            [(begin_x - self.x_offset) / self.x_scale, (begin_u - low) / span, np.zeros(n_cv)]
+            [(situation.x - self.x_offset) / self.x_scale, (now - low) / span, np.zeros(n_cv)]
         )
         fault = "no solver"
         v = guess
