@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from controller import wiring
 from controller.advice import Advice
 from controller.clock import SystemClock
-from controller.cycle.application import (
-    Application,
-    Link,
-    MeasuredDisturbance,
-    MeasuredOutput,
-    QualitySource,
-    SlaveLoop,
-)
-from controller.cycle.guard import GuardedDevice, GuardedMv
+from controller.cycle.application import Application
 from controller.cycle.mode import ModeRules
-from controller.drivers.address import describe_type
 from controller.drivers.connection import OwnedConnection
 from controller.drivers.modbus import open_modbus_rtu, open_modbus_tcp
 from controller.drivers.s7 import open_s7
 from controller.errors import ModelError, SettingsError
-from controller.estimation.augmented import Disturbance, augment, require_detectable
-from controller.estimation.delayed import DelayedFilter, noise_covariance
 from controller.historian.samples import Segment
 from controller.mpc.ladder import make_ladder
-from controller.mpc.problem import ControlledVariable, Horizon, ManipulatedVariable
+from controller.mpc.problem import Horizon
 from controller.mpc.target import target_calculation
 from controller.mpc.transcription import transcribe
 from controller.optimizer.advisor import Advisor
@@ -38,7 +27,6 @@ from controller.optimizer.problem import Decision, Limit, build_problem
 from controller.ports import Clock
 from controller.settings import Device, ModbusTcpDevice, S7Device, Settings, load, parse
 from controller.signal import Tag
-from plant_models.process import names
 
 SQP_ITERATIONS = 12
 """Enough for every warm-started solve seen; what needs more goes to the interior-point rungs."""
@@ -51,158 +39,38 @@ def build_application(settings: Settings, epoch: int) -> Application:
         SettingsError: an address that its driver does not understand, or a model, disturbances
             and measurements that do not fit together.
     """
-    model = settings.model
-    outputs, inputs, disturbances = names(model.y), names(model.u), names(model.d)
-    tags = typed_tags(settings)
-    unknowns = tuple(Disturbance(q.on, q.kind, q.walk) for q in settings.estimator.disturbances)
-    mvs = tuple(
-        ManipulatedVariable(
-            name=mv.name,
-            input=inputs.index(mv.input),
-            unit=tags[mv.setpoint].unit,
-            low=mv.low,
-            high=mv.high,
-            rate_per_s=mv.rate_per_s,
-            move_suppression=mv.move_suppression,
-            target_weight=mv.target_weight,
-        )
-        for mv in settings.manipulated
-    )
-    cvs = tuple(_controlled(settings, outputs))
+    tags = wiring.typed_tags(settings)
+    mvs, cvs = wiring.manipulated(settings, tags), wiring.controlled(settings)
+    estimator = wiring.estimator(settings)
     horizon = Horizon(settings.mpc.step_s, settings.mpc.horizon, settings.cycle_s)
-    memory_s = max((lab.delay_max_s for lab in settings.quality.values()), default=0.0)
-    try:
-        augmented = augment(model, unknowns, settings.cycle_s, horizon.step_s)
-        seen = {m.output for m in settings.measured}
-        seen |= {output for lab in settings.quality.values() for output in lab.sigma}
-        require_detectable(augmented, tuple(y for y in outputs if y in seen))
-    except ModelError as error:
-        raise SettingsError(
-            error.what, where=settings.where("estimator.disturbances"), mend=error.mend
-        ) from error
-    filter_ = DelayedFilter(
-        augmented,
-        noise_covariance(augmented, dict(settings.estimator.states), unknowns),
-        settings.cycle_s,
-        memory_s + settings.cycle_s,
-    )
-    transcription = transcribe(augmented, mvs, cvs, horizon)
     fatrop, ipopt = settings.mpc.iterations
-    budgets = (("sqp", SQP_ITERATIONS), ("fatrop", fatrop), ("ipopt", ipopt))
-    shaken = [device for device in settings.devices.values() if device.handshake is not None]
     return Application(
         name=settings.name,
         cycle_s=settings.cycle_s,
-        model=model,
+        model=settings.model,
         tags=tuple(tag for tag in tags.values() if tag.access == "read"),
-        measured=tuple(
-            MeasuredOutput(outputs.index(m.output), m.tag, m.sigma, m.critical)
-            for m in settings.measured
-        ),
-        disturbances=tuple(
-            MeasuredDisturbance(disturbances.index(f.input), f.tag, f.critical)
-            for f in settings.feedforward
-        ),
-        loops=tuple(
-            SlaveLoop(mv.name, mv.in_use, mv.mode, mv.saturation, mv.target)
-            for mv in settings.manipulated
-        ),
-        sources={
-            lab.name: QualitySource(
-                lab.name,
-                {output: outputs.index(output) for output in lab.sigma},
-                lab.sigma,
-                lab.delay_max_s,
-                lab.gate,
-                lab.stale_after_s,
-                lab.critical,
-            )
-            for lab in settings.quality.values()
-        },
-        links=tuple(
-            Link(device.name, device.handshake.heartbeat_echo)
-            for device in shaken
-            if device.handshake is not None
-        ),
+        measured=wiring.measured_outputs(settings),
+        disturbances=wiring.measured_disturbances(settings),
+        loops=wiring.slave_loops(settings),
+        sources=wiring.quality_sources(settings),
+        links=wiring.links(settings),
         mvs=mvs,
         cvs=cvs,
-        guarded_mvs=tuple(
-            GuardedMv(
-                name=mv.name,
-                device=tags[mv.setpoint].device,
-                unit=tags[mv.setpoint].unit,
-                low=mv.low,
-                high=mv.high,
-                rate_per_s=mv.rate_per_s,
-                setpoint=mv.setpoint,
-                request=mv.request,
-            )
-            for mv in settings.manipulated
-        ),
-        guarded_devices=tuple(
-            GuardedDevice(
-                device.name,
-                device.handshake.heartbeat,
-                device.handshake.sequence or "",
-                device.handshake.epoch or "",
-            )
-            for device in shaken
-            if device.handshake is not None
-        ),
+        guarded_mvs=wiring.guarded_mvs(settings, tags),
+        guarded_devices=wiring.guarded_devices(settings),
         rules=ModeRules(
             settings.guard.ready_cycles, settings.guard.hold_cycles, settings.guard.rearm
         ),
         watchdog_cycles=settings.guard.watchdog_cycles,
-        filter=filter_,
-        target=target_calculation(augmented, mvs, cvs),
-        ladder=make_ladder(transcription, budgets, settings.mpc.plan_age_max),
+        filter=estimator,
+        target=target_calculation(estimator.augmented, mvs, cvs),
+        ladder=make_ladder(
+            transcribe(estimator.augmented, mvs, cvs, horizon),
+            (("sqp", SQP_ITERATIONS), ("fatrop", fatrop), ("ipopt", ipopt)),
+            settings.mpc.plan_age_max,
+        ),
         epoch=epoch,
     )
-
-
-def _controlled(settings: Settings, outputs: Sequence[str]) -> Sequence[ControlledVariable]:
-    found: list[ControlledVariable] = []
-    for cv in settings.controlled:
-        variable = settings.model.y[outputs.index(cv.output)]
-        limited = np.isfinite(cv.low) and np.isfinite(cv.high) and cv.setpoint is None
-        found.append(
-            ControlledVariable(
-                name=cv.output,
-                output=outputs.index(cv.output),
-                unit=variable.unit,
-                low=cv.low + cv.margin,
-                high=cv.high - cv.margin,
-                setpoint=cv.setpoint,
-                weight=cv.weight,
-                scale=cv.high - cv.low if limited else variable.span,
-            )
-        )
-    return found
-
-
-def typed_tags(settings: Settings) -> Mapping[str, Tag]:
-    """The tags with the types that their addresses say.
-
-    Raises:
-        SettingsError: every address that its driver does not understand, each with its place.
-    """
-    problems: list[SettingsError] = []
-    tags: dict[str, Tag] = {}
-    for name, tag in settings.tags.items():
-        driver = "s7" if isinstance(settings.devices[tag.device], S7Device) else "modbus"
-        try:
-            tags[name] = replace(tag, type=describe_type(driver, tag.address))
-        except SettingsError as error:
-            where = f"{settings.where(f'tags.{name}.address')} tags.{name}.address"
-            problems.append(SettingsError(error.what, where=where, mend=error.mend))
-    if problems:
-        raise SettingsError(
-            problems[0].what,
-            where=problems[0].where,
-            mend=problems[0].mend,
-            problems=tuple(problems),
-        )
-    return tags
 
 
 def check_application(path: Path) -> str:
@@ -256,7 +124,7 @@ def open_devices(settings: Settings, clock: Clock, seed: int = 0) -> tuple[Owned
     # The protocol libraries report on stderr, in words of their own, what our errors already say.
     for library in ("pymodbus", "pymodbus.logging", "snap7"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    tags = typed_tags(settings)
+    tags = wiring.typed_tags(settings)
     opened: list[OwnedConnection] = []
     for number, device in enumerate(settings.devices.values()):
         own = [tag for tag in tags.values() if tag.device == device.name]

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from controller.advice import Advice
-from controller.app import build_advice, build_application, open_devices, typed_tags
+from controller.app import build_advice, build_application, open_devices
 from controller.cycle.application import Application
 from controller.cycle.record import Record
 from controller.errors import ScenarioError
@@ -25,6 +25,7 @@ from controller.ports import Clock, Transport
 from controller.replay import Replayed
 from controller.settings import ModbusRtuDevice, S7Device, Settings, changed
 from controller.signal import Snapshot
+from controller.wiring import typed_tags
 from hil.faults import FaultSchedule, FaultyLink
 from hil.follower import Follower
 from hil.history import History

@@ -8,132 +8,27 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from controller.errors import ScenarioError, SettingsError
 from controller.settings import Settings, load
 from controller.settings.quantity import QuantityError, difference, seconds, value
-from controller.settings.schema import Quantity, Text
 from controller.settings.yaml_core import Document, decode, read, written
 from controller.signal import CommandKind
 from hil.faults import Fault
 from hil.lab import LabSettings
 from hil.pid import PidTuning
+from hil.scenario_file import (
+    EconomicsSection,
+    LabSection,
+    LoopSection,
+    OptimumSection,
+    ScenarioFile,
+)
 from hil.virtual_plc import SlaveLoop
 
 Tier = Literal["virtual", "wire", "realtime"]
 TIERS: tuple[Tier, ...] = ("virtual", "wire")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _PlantSection(_Section):
-    ref: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
-
-
-class _LoopSection(_Section):
-    measures: Text
-    drives: Text
-    pv: Text
-    output: str = ""
-    gain: float = Field(gt=0)
-    reset: Quantity
-    rate_time: Quantity = 0.0
-    action: Literal["reverse", "direct"] = "reverse"
-    output_range: list[float] = Field(min_length=2, max_length=2)
-    setpoint_range: list[Quantity] = Field(min_length=2, max_length=2)
-    setpoint_rate: Quantity
-    start: Quantity
-    fallback: Quantity | None = None
-
-
-class _PlcSection(_Section):
-    kind: Literal["virtual"] = "virtual"
-    scan: Quantity
-    loops: dict[str, _LoopSection]
-    indicators: dict[str, str] = Field(default_factory=dict)
-    noise: dict[str, Quantity] = Field(default_factory=dict)
-
-
-class _ProfileSection(_Section):
-    input: Text
-    at: Quantity
-    to: float
-    over: Quantity = 0.0
-
-
-class _LabSection(_Section):
-    every: Quantity
-    first: Quantity = 0.0
-    delay: list[Quantity] = Field(min_length=2, max_length=2)
-    drop: float = Field(default=0.0, ge=0, le=1)
-    outlier: float = Field(default=0.0, ge=0, le=1)
-
-
-class _CommandSection(_Section):
-    at: Quantity
-    kind: CommandKind
-    target: str = ""
-    value: float | None = None
-    text: str = ""
-
-
-class _FaultSection(_Section):
-    at: Quantity
-    until: Quantity
-    target: Text
-    type: Text
-    args: dict[str, float] = Field(default_factory=dict)
-
-
-class _OptimumSection(_Section):
-    ref: Text
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    inputs: list[str] = Field(default_factory=list)
-
-
-class _EconomicsSection(_Section):
-    profit: Text
-    unit: Text
-    throughput: str = ""
-    before: list[Quantity] = Field(min_length=2, max_length=2)
-    end: list[Quantity] = Field(min_length=2, max_length=2)
-    optimum: _OptimumSection | None = None
-
-
-class _AssertionSection(_Section):
-    kpi: Text
-    low: float | None = None
-    high: float | None = None
-    severity: Literal["fail", "warn"] = "fail"
-
-
-class ScenarioFile(_Section):
-    """The raw shape of a scenario file."""
-
-    scenario: Literal[1]
-    id: Text
-    title: Text
-    tags: list[str] = Field(default_factory=list)
-    requirements: list[str] = Field(default_factory=list)
-    application: Text
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    tier: Literal["virtual", "wire"] = "wire"
-    duration: Quantity
-    seed: int = 1
-    plant: _PlantSection
-    plc: _PlcSection
-    profiles: list[_ProfileSection] = Field(default_factory=list)
-    lab: dict[str, _LabSection] = Field(default_factory=dict)
-    commands: list[_CommandSection] = Field(default_factory=list)
-    faults: list[_FaultSection] = Field(default_factory=list)
-    economics: _EconomicsSection | None = None
-    judge_from: Quantity = 0.0
-    violation_tolerance: float = 0.0
-    assertions: list[_AssertionSection] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +270,7 @@ def _unit(settings: Settings, tag: str, places: _Places) -> str:
     return settings.tags[tag].unit
 
 
-def _loop(name: str, section: _LoopSection, settings: Settings, places: _Places) -> SlaveLoop:
+def _loop(name: str, section: LoopSection, settings: Settings, places: _Places) -> SlaveLoop:
     mv = next((mv for mv in settings.manipulated if mv.name == name), None)
     if mv is None:
         raise ScenarioError(
@@ -418,7 +313,7 @@ def _loop(name: str, section: _LoopSection, settings: Settings, places: _Places)
 
 
 def _labs(
-    sections: Mapping[str, _LabSection], settings: Settings, places: _Places
+    sections: Mapping[str, LabSection], settings: Settings, places: _Places
 ) -> Sequence[LabSettings]:
     found: list[LabSettings] = []
     for name, section in sections.items():
@@ -443,12 +338,12 @@ def _labs(
     return found
 
 
-def _economics(section: _EconomicsSection | None, places: _Places) -> Economics | None:
+def _economics(section: EconomicsSection | None, places: _Places) -> Economics | None:
     if section is None:
         return None
     before = [places.seconds(v, "economics", "before") for v in section.before]
     end = [places.seconds(v, "economics", "end") for v in section.end]
-    optimum = section.optimum or _OptimumSection(ref="-")
+    optimum = section.optimum or OptimumSection(ref="-")
     return Economics(
         profit=section.profit,
         unit=section.unit,

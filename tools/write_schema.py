@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from controller.settings import json_schema
-from hil.scenario import ScenarioFile
+from hil.scenario_file import ScenarioFile
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 

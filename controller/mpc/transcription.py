@@ -8,7 +8,7 @@ stages (Vanroye et al. 2023).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import casadi as ca
 import numpy as np
@@ -140,6 +140,126 @@ class Transcription:
         )
 
 
+@dataclass(slots=True, eq=False)
+class _Program:
+    """The program while it is being written down: symbols, scaling, and what has been collected."""
+
+    augmented: AugmentedModel
+    mvs: Sequence[ManipulatedVariable]
+    cvs: Sequence[ControlledVariable]
+    symbols: dict[str, ca.SX]
+    place: ca.DM
+    variables: list[ca.SX] = field(default_factory=lambda: list[ca.SX]())
+    constraints: list[ca.SX] = field(default_factory=lambda: list[ca.SX]())
+    equality: list[bool] = field(default_factory=lambda: list[bool]())
+    moves: list[ca.SX] = field(default_factory=lambda: list[ca.SX]())
+    prediction: list[ca.SX] = field(default_factory=lambda: list[ca.SX]())
+    cost: ca.SX = field(default_factory=lambda: ca.SX(0))
+
+    def state(self, scaled: ca.SX) -> ca.SX:
+        model = self.augmented.model
+        return scaled * ca.DM([v.span for v in model.x]) + ca.DM(nominal(model.x))
+
+    def scaled_state(self, x: ca.SX) -> ca.SX:
+        model = self.augmented.model
+        return (x - ca.DM(nominal(model.x))) / ca.DM([v.span for v in model.x])
+
+    def setpoints(self, scaled: ca.SX) -> ca.SX:
+        return scaled * ca.DM([mv.span for mv in self.mvs]) + ca.DM([mv.low for mv in self.mvs])
+
+    def scaled_setpoints(self, u: ca.SX) -> ca.SX:
+        return (u - ca.DM([mv.low for mv in self.mvs])) / ca.DM([mv.span for mv in self.mvs])
+
+    def inputs(self, scaled: ca.SX) -> ca.SX:
+        """All inputs of the model; those that are no MV stay where they are."""
+        now = self.symbols["u_now"]
+        fixed = now - ca.mtimes(self.place, ca.mtimes(self.place.T, now))
+        return fixed + ca.mtimes(self.place, self.setpoints(scaled))
+
+    def outputs(self, x: ca.SX, u: ca.SX) -> ca.SX:
+        d, w = self.symbols["d"], self.symbols["w"]
+        return self.augmented.output(self.state(x), self.inputs(u), d, w)
+
+    def controlled(self, x: ca.SX, u: ca.SX) -> ca.SX:
+        """The CVs, each in its own scale."""
+        y = self.outputs(x, u)
+        return y[[cv.output for cv in self.cvs]] / ca.DM([cv.scale for cv in self.cvs])
+
+    def constrain(self, expression: ca.SX, *, equal: bool) -> None:
+        self.constraints.append(expression)
+        self.equality.extend([equal] * int(expression.numel()))
+
+    def charge_tracking(self, cv: ca.SX) -> None:
+        weight = ca.DM([v.weight for v in self.cvs]) * self.symbols["tracked"]
+        wanted = self.symbols["wanted"] / ca.DM([v.scale for v in self.cvs])
+        self.cost += ca.dot(weight, (cv - wanted) ** 2)
+
+    def charge_stage(self, move: ca.SX, slack: ca.SX, u: ca.SX) -> None:
+        suppression = ca.DM([mv.move_suppression for mv in self.mvs])
+        pull = ca.DM([mv.target_weight for mv in self.mvs])
+        distance = u - self.scaled_setpoints(self.symbols["resting"])
+        self.cost += ca.dot(suppression, move**2) + ca.dot(pull, distance**2)
+        weight = ca.DM([cv.weight for cv in self.cvs])
+        self.cost += ca.dot(weight, slack + SLACK_QUADRATIC * slack**2)
+
+
+def _begin(
+    augmented: AugmentedModel,
+    mvs: Sequence[ManipulatedVariable],
+    cvs: Sequence[ControlledVariable],
+) -> _Program:
+    model, n_mv, n_cv = augmented.model, len(mvs), len(cvs)
+    sizes = {
+        "x0": len(model.x),
+        "u_now": len(model.u),
+        "w": augmented.nw,
+        "d": len(model.d),
+        "resting": n_mv,
+        "wanted": n_cv,
+        "tracked": n_cv,
+        "free": n_mv,
+    }
+    place = ca.DM.zeros(len(model.u), n_mv)
+    for column, mv in enumerate(mvs):
+        place[mv.input, column] = 1.0
+    symbols = {name: ca.SX.sym(name, size) for name, size in sizes.items()}
+    return _Program(augmented, mvs, cvs, symbols, place)
+
+
+def _write_stages(program: _Program, horizon: Horizon) -> None:
+    """Variables, constraints and cost of all stages, in the order that fatrop recognises."""
+    n_x, n_mv, n_cv = program.augmented.nx, len(program.mvs), len(program.cvs)
+    symbols = program.symbols
+    x, u = ca.SX.sym("x_0", n_x), ca.SX.sym("u_0", n_mv)
+    program.variables += [x, u]
+    for k in range(horizon.intervals):
+        move, slack = ca.SX.sym(f"move_{k}", n_mv), ca.SX.sym(f"slack_{k}", n_cv)
+        x_next, u_next = ca.SX.sym(f"x_{k + 1}", n_x), ca.SX.sym(f"u_{k + 1}", n_mv)
+        program.variables += [move, slack, x_next, u_next]
+        u_k = u + symbols["free"] * move
+        flown = program.augmented.flow(
+            program.state(x), program.inputs(u_k), symbols["d"], symbols["w"], horizon.step_s
+        )
+        program.constrain(x_next - program.scaled_state(flown), equal=True)
+        program.constrain(u_next - u_k, equal=True)
+        if k == 0:
+            now = ca.mtimes(program.place.T, symbols["u_now"])
+            program.constrain(x - program.scaled_state(symbols["x0"]), equal=True)
+            program.constrain(u - program.scaled_setpoints(now), equal=True)
+        program.constrain(u_k, equal=False)
+        if k > 0 and n_cv:
+            cv = program.controlled(x, u)
+            program.constrain(cv + slack, equal=False)
+            program.constrain(cv - slack, equal=False)
+            program.charge_tracking(cv)
+        program.charge_stage(move, slack, u_k)
+        program.moves.append(program.setpoints(u_k))
+        program.prediction.append(program.outputs(x_next, u_next))
+        x, u = x_next, u_next
+    if n_cv:
+        program.charge_tracking(program.controlled(x, u))
+
+
 def transcribe(
     augmented: AugmentedModel,
     mvs: Sequence[ManipulatedVariable],
@@ -147,99 +267,23 @@ def transcribe(
     horizon: Horizon,
 ) -> Transcription:
     """Build the nonlinear program of the controller once, for all situations."""
-    model = augmented.model
-    nx, nu, n_mv, n_cv = len(model.x), len(model.u), len(mvs), len(cvs)
-    x_scale = np.array([v.span for v in model.x])
-    x_offset = nominal(model.x)
-    u_scale = np.array([mv.span for mv in mvs])
-    u_offset = np.array([mv.low for mv in mvs])
-    symbols = {
-        "x0": ca.SX.sym("x0", nx),
-        "u_now": ca.SX.sym("u_now", nu),
-        "w": ca.SX.sym("w", augmented.nw),
-        "d": ca.SX.sym("d", len(model.d)),
-        "resting": ca.SX.sym("resting", n_mv),
-        "wanted": ca.SX.sym("wanted", n_cv),
-        "tracked": ca.SX.sym("tracked", n_cv),
-        "free": ca.SX.sym("free", n_mv),
-    }
-    p = ca.vertcat(*symbols.values())
-    place = ca.DM.zeros(nu, n_mv)
-    for column, mv in enumerate(mvs):
-        place[mv.input, column] = 1.0
-    fixed = symbols["u_now"] - ca.mtimes(place, ca.mtimes(place.T, symbols["u_now"]))
-
-    def inputs(u_scaled: ca.SX) -> ca.SX:
-        return fixed + ca.mtimes(place, u_scaled * ca.DM(u_scale) + ca.DM(u_offset))
-
-    def outputs(x_scaled: ca.SX, u_scaled: ca.SX) -> ca.SX:
-        x = x_scaled * ca.DM(x_scale) + ca.DM(x_offset)
-        return augmented.output(x, inputs(u_scaled), symbols["d"], symbols["w"])
-
-    cv_rows = [cv.output for cv in cvs]
-    cv_scale = ca.DM([cv.scale for cv in cvs])
-    weight = ca.DM([cv.weight for cv in cvs])
-    suppression = ca.DM([mv.move_suppression for mv in mvs])
-    pull = ca.DM([mv.target_weight for mv in mvs])
-    resting = (symbols["resting"] - ca.DM(u_offset)) / ca.DM(u_scale)
-
-    variables: list[ca.SX] = []
-    constraints: list[ca.SX] = []
-    equality: list[bool] = []
-    moves: list[ca.SX] = []
-    prediction: list[ca.SX] = []
-    cost = ca.SX(0)
-
-    def constrain(expression: ca.SX, equal: bool) -> None:
-        constraints.append(expression)
-        equality.extend([equal] * int(expression.numel()))
-
-    def tracking(y: ca.SX) -> ca.SX:
-        error = (y[cv_rows] - symbols["wanted"]) / cv_scale
-        return ca.dot(weight * symbols["tracked"], error**2)
-
-    x, u = ca.SX.sym("x_0", nx), ca.SX.sym("u_0", n_mv)
-    variables += [x, u]
-    for k in range(horizon.intervals):
-        move = ca.SX.sym(f"move_{k}", n_mv)
-        slack = ca.SX.sym(f"slack_{k}", n_cv)
-        x_next, u_next = ca.SX.sym(f"x_{k + 1}", nx), ca.SX.sym(f"u_{k + 1}", n_mv)
-        variables += [move, slack, x_next, u_next]
-        u_k = u + symbols["free"] * move
-        x_real = x * ca.DM(x_scale) + ca.DM(x_offset)
-        flown = augmented.flow(x_real, inputs(u_k), symbols["d"], symbols["w"], horizon.step_s)
-        constrain(x_next - (flown - ca.DM(x_offset)) / ca.DM(x_scale), True)
-        constrain(u_next - u_k, True)
-        if k == 0:
-            constrain(x - (symbols["x0"] - ca.DM(x_offset)) / ca.DM(x_scale), True)
-            now = ca.mtimes(place.T, symbols["u_now"])
-            constrain(u - (now - ca.DM(u_offset)) / ca.DM(u_scale), True)
-        constrain(u_k, False)
-        if k > 0 and n_cv:
-            y = outputs(x, u)
-            constrain(y[cv_rows] / cv_scale + slack, False)
-            constrain(y[cv_rows] / cv_scale - slack, False)
-            cost += tracking(y)
-        cost += ca.dot(suppression, move**2) + ca.dot(pull, (u_k - resting) ** 2)
-        cost += ca.dot(weight, slack + SLACK_QUADRATIC * slack**2)
-        moves.append(u_k * ca.DM(u_scale) + ca.DM(u_offset))
-        prediction.append(outputs(x_next, u_next))
-        x, u = x_next, u_next
-    cost += tracking(outputs(x, u))
-
-    w_all, g_all = ca.vertcat(*variables), ca.vertcat(*constraints)
-    lam_g, lam_x = ca.SX.sym("lam_g", g_all.numel()), ca.SX.sym("lam_x", w_all.numel())
-    gradient = ca.gradient(cost, w_all) + ca.jtimes(g_all, w_all, lam_g, True) + lam_x
+    program = _begin(augmented, mvs, cvs)
+    _write_stages(program, horizon)
+    p = ca.vertcat(*program.symbols.values())
+    v, g = ca.vertcat(*program.variables), ca.vertcat(*program.constraints)
+    lam_g, lam_x = ca.SX.sym("lam_g", g.numel()), ca.SX.sym("lam_x", v.numel())
+    gradient = ca.gradient(program.cost, v) + ca.jtimes(g, v, lam_g, True) + lam_x
+    moves, prediction = ca.horzcat(*program.moves).T, ca.horzcat(*program.prediction).T
     return Transcription(
         augmented,
         tuple(mvs),
         tuple(cvs),
         horizon,
-        {"x": w_all, "p": p, "f": cost, "g": g_all},
-        tuple(equality),
-        ca.Function("read", [w_all, p], [ca.horzcat(*moves).T, ca.horzcat(*prediction).T]),
-        ca.Function("check", [w_all, p, lam_g, lam_x], [cost, g_all, gradient]),
-        x_scale,
-        x_offset,
-        u_scale,
+        {"x": v, "p": p, "f": program.cost, "g": g},
+        tuple(program.equality),
+        ca.Function("read", [v, p], [moves, prediction]),
+        ca.Function("check", [v, p, lam_g, lam_x], [program.cost, g, gradient]),
+        np.array([variable.span for variable in augmented.model.x]),
+        nominal(augmented.model.x),
+        np.array([mv.span for mv in mvs]),
     )

@@ -73,7 +73,7 @@ def test_a_disturbance_on_what_does_not_exist(disturbance: Disturbance) -> None:
 
 def test_substeps_follow_the_fastest_mode() -> None:
     assert fastest_rate(two_tanks()) == pytest.approx(1 / 60)
-    assert [substeps(two_tanks(), t) for t in (1.0, 72.0, 73.0, 720.0)] == [1, 1, 2, 10]
+    assert [substeps(two_tanks(), t) for t in (1.0, 90.0, 91.0, 900.0)] == [1, 1, 2, 10]
 
 
 def test_the_operating_point_is_steady() -> None:
