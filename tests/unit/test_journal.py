@@ -10,8 +10,8 @@ from typing import Any
 
 import apsw
 import pytest
-from controller.cycle.record import decode_snapshot
 
+from controller.cycle.record import decode_snapshot
 from controller.errors import JournalError
 from controller.historian import journal as journal_module
 from controller.historian.database import Schema, open_database
