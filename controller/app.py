@@ -204,11 +204,13 @@ def build_advice(settings: Settings) -> Advice | None:
         for mv in settings.manipulated
         if mv.name in wanted.trust_region
     }
+    # A limit at the end of what is possible at all (a mass fraction of 0) constrains nothing.
+    believable = {variable.name: variable.low for variable in settings.model.y}
     limits = tuple(
         Limit(
             output=cv.output,
             high=cv.high if np.isfinite(cv.high) else None,
-            low=cv.low if np.isfinite(cv.low) and cv.low != 0.0 else None,
+            low=cv.low if cv.low > believable[cv.output] else None,
             backoff=wanted.backoff.get(cv.output, 0.0),
             sigma=lab.sigma[cv.output],
         )

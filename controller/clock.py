@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from controller.signal import NS_PER_S
+
+# A sleep is cut into slices so that a signal handler, which must take no lock, can end it.
+SLICE_S = 0.1
 
 
 class SystemClock:
     """Wall time for stamps, monotonic time for deadlines; a sleep can be cut short."""
 
     def __init__(self) -> None:
-        self._wake = threading.Event()
+        self._awake = False
 
     def time_ns(self) -> int:
         return time.time_ns()
@@ -21,10 +23,9 @@ class SystemClock:
         return time.monotonic_ns()
 
     def sleep_until(self, monotonic_ns: int) -> None:
-        remaining_ns = monotonic_ns - time.monotonic_ns()
-        if remaining_ns > 0:
-            self._wake.wait(remaining_ns / NS_PER_S)
+        while not self._awake and (left_ns := monotonic_ns - time.monotonic_ns()) > 0:
+            time.sleep(min(left_ns / NS_PER_S, SLICE_S))
 
     def wake(self) -> None:
-        """End the present sleep and every later one: the process is about to stop."""
-        self._wake.set()
+        """End the present sleep and every later one; may be called from a signal handler."""
+        self._awake = True

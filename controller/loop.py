@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from controller.cycle.application import Application
+from controller.cycle.guard import release
 from controller.cycle.mode import Mode
 from controller.cycle.record import Record, Timing, encode_record
 from controller.cycle.state import LoopState
@@ -59,6 +60,9 @@ class Loop:
     observers: Sequence[Observer] = ()
     counters: Counters = field(default_factory=Counters)
     _writes: Mapping[str, WriteOutcome] = field(default_factory=lambda: dict[str, WriteOutcome]())
+    _frames: Mapping[str, Mapping[str, float]] = field(
+        default_factory=lambda: dict[str, Mapping[str, float]]()
+    )
     _deadline_ns: int = -1
     _stopping: bool = False
 
@@ -139,7 +143,13 @@ class Loop:
         # error that broke it is already on its way up.
         with suppress(JournalError):
             self.journal.append_snapshot(snapshot)
-        self.state, record = step(self.application, self.state, snapshot)
+        try:
+            self.state, record = step(self.application, self.state, snapshot)
+        except Exception:
+            # Deciding itself is broken: withdraw the requests of the last frames, then let it show.
+            application = self.application
+            self._send(release(application.guarded_mvs, application.guarded_devices, self._frames))
+            raise
         self._writes = self._write(record, in_time=True)
         with suppress(JournalError):
             self.journal.append_record(record.cycle, time_ns, encode_record(record))
@@ -178,13 +188,18 @@ class Loop:
     def _write(self, record: Record, in_time: bool = False) -> dict[str, WriteOutcome]:
         """Hand the guard's frames to their devices, unless the cycle is already over."""
         frames = record.move.frames
-        outcome: dict[str, WriteOutcome] = {}
         if not frames or self.dry_run:
-            return outcome
+            return {}
         period_ns = round(self.application.cycle_s * NS_PER_S)
         if not in_time and self.clock.monotonic_ns() >= self._deadline_ns + period_ns:
             self.counters.late_frames += len(frames)
             return dict.fromkeys(frames, WriteOutcome.LATE)
+        self._frames = frames
+        return self._send(frames)
+
+    def _send(self, frames: Mapping[str, Mapping[str, float]]) -> dict[str, WriteOutcome]:
+        """Write frames, all devices at once."""
+        outcome: dict[str, WriteOutcome] = {}
         addressed = [device for device in self.devices if device.name in frames]
         for device in addressed:
             device.begin_write(frames[device.name])

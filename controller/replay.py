@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from controller.cycle.application import Application
-from controller.cycle.record import decode_record, decode_snapshot, differences, encode_record
+from controller.cycle.record import (
+    decode_record,
+    decode_snapshot,
+    decode_wishes,
+    differences,
+    encode_record,
+)
 from controller.cycle.state import LoopState
 from controller.cycle.step import step
 from controller.historian.reader import CycleRow, JournalReader
@@ -22,7 +28,8 @@ class Difference:
     fields: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"cycle {self.cycle} of start {self.segment}: {', '.join(self.fields)}"
+        fields = ", ".join(self.fields) or "no field differs, only the layout of the record"
+        return f"cycle {self.cycle} of start {self.segment}: {fields}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,8 @@ class Replay:
                 continue
             if self._segment is None or segment.segment > self._segment.segment:
                 self._segment, self._application = segment, self._build(segment)
-                self._state, self._next_cycle = LoopState(), 0
+                wishes = decode_wishes(segment.initial_state)
+                self._state, self._next_cycle = LoopState(wishes=wishes), 0
             for row in self._reader.cycles(segment.segment, from_cycle=self._next_cycle):
                 if row.record is None and not finished:
                     return

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from controller.advice import Advice
 from controller.app import build_advice, build_application, open_devices
 from controller.clock import SystemClock
-from controller.cycle.record import Record, decode_record, decode_snapshot
+from controller.cycle.record import (
+    Record,
+    decode_record,
+    decode_snapshot,
+    encode_wishes,
+    last_wishes,
+)
+from controller.cycle.state import LoopState, Wishes
 from controller.drivers.connection import OwnedConnection
 from controller.errors import ClockError, DeviceError, DeviceRefused, DeviceUnreachable
 from controller.historian.events import EventStore
 from controller.historian.journal import open_journal
-from controller.historian.reader import open_reader
-from controller.loop import Loop
+from controller.historian.reader import CycleRow, open_reader
+from controller.historian.samples import SAMPLES_FILE
+from controller.loop import Loop, Observer
 from controller.ports import Clock
-from controller.settings import Settings, load
-from controller.signal import NS_PER_S, Command, CommandKind, Snapshot, Status
+from controller.settings import Settings, load, parse
+from controller.signal import NS_PER_S, Command, CommandKind, Proposal, Snapshot, Status
 from controller.terminal import messages
 
 # The slow layer looks for new records that often; it is in no hurry.
@@ -56,11 +65,13 @@ def run_application(
     try:
         probe(settings, devices)
         directory = data_dir or settings.data_dir
+        wishes = _kept_wishes(directory)
         with open_journal(
             directory,
             start_ns=clock.time_ns(),
             settings_text=settings.text,
             settings_path=settings.path,
+            initial_state=encode_wishes(wishes),
         ) as journal:
             application = build_application(settings, journal.epoch)
             _ask_for(journal.events, mode, journal.epoch, clock)
@@ -71,8 +82,9 @@ def run_application(
                 journal,
                 journal.inbox(),
                 clock,
+                state=LoopState(wishes=wishes),
                 dry_run=dry_run,
-                observers=(_Display(), slow.watch),
+                observers=(_Harmless(_Display()), _Harmless(slow.watch)),
             )
             _stop_on_signals(loop, clock)
             slow.start()
@@ -91,6 +103,15 @@ def run_application(
     finally:
         for device in devices:
             device.close()
+
+
+def _kept_wishes(directory: Path) -> Wishes:
+    """Limits, setpoints and holds that operators had set when the last controller ended."""
+    if not (directory / SAMPLES_FILE).exists():
+        return Wishes()
+    with open_reader(directory) as reader:
+        last = reader.last_record()
+    return Wishes() if last is None or last.record is None else last_wishes(last.record)
 
 
 def _require_time(clock: Clock) -> None:
@@ -164,6 +185,22 @@ def _stop_on_signals(loop: Loop, clock: SystemClock) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+class _Harmless:
+    """An observer that can never stop control: when it fails, it is not called again."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+        self.error: Exception | None = None
+
+    def __call__(self, snapshot: Snapshot, record: Record) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer(snapshot, record)
+        except Exception as error:  # noqa: BLE001  whatever it is, the plant matters more
+            self._observer, self.error = None, error
+
+
 class _Display:
     """One line on stderr for every change, so that a log of months stays readable."""
 
@@ -230,25 +267,33 @@ class SlowLayer:
 
 
 def slow_layer(config: str, directory: str, stop: Event) -> None:
-    """Body of the optimizer's process: follow the journal, add proposals to the inbox."""
+    """Body of the optimizer's process: follow the journal, add proposals to the inbox.
+
+    It learns from every start that had the settings of the running one, and proposes only for the
+    running one. `config` is where its relative paths start.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the loop; it will tell us.
-    settings = load(config)
-    advice = build_advice(settings)
-    if advice is None:
-        return
     with open_reader(directory) as reader, EventStore(directory) as store:
-        newest: Mapping[int, int] = {}
+        running = reader.segments()[-1]
+        advice = build_advice(parse(running.settings_text, Path(config), running.overrides))
+        if advice is None:
+            return
+        newest: dict[int, int] = {}
         while not stop.wait(POLL_S):
-            seen = dict(newest)
             for segment in reader.segments():
-                begin = seen.get(segment.segment, -1) + 1
+                if segment.settings_text != running.settings_text:
+                    continue
+                begin = newest.get(segment.segment, -1) + 1
                 for row in reader.cycles(segment.segment, from_cycle=begin):
                     if row.record is None:
                         break  # Not decided yet: it will be there at the next look.
-                    record = decode_record(row.record)
-                    snapshot = decode_snapshot(row.snapshot)
-                    proposal = advice.consider(snapshot, record["mode"], record["readings"])
-                    if proposal is not None:
-                        store.add_proposal(proposal)
-                    seen[segment.segment] = row.cycle
-            newest = seen
+                    proposal = _considered(advice, row)
+                    newest[segment.segment] = row.cycle
+                    if proposal is not None and segment.segment == running.segment:
+                        name = f"{running.segment}-{proposal.proposal_id}-{row.cycle}"
+                        store.add_proposal(replace(proposal, proposal_id=name))
+
+
+def _considered(advice: Advice, row: CycleRow) -> Proposal | None:
+    record = decode_record(row.record or b"")
+    return advice.consider(decode_snapshot(row.snapshot), record["mode"], record["readings"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,17 +28,18 @@ class Verb:
 
 def messages() -> Console:
     """Where humans read: stderr."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def results() -> Console:
     """Where the answer goes: stdout."""
-    return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """The one JSON document of a verb, on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
+    text = msgspec.json.encode(document)  # A number that is not finite becomes null.
+    sys.stdout.write(msgspec.json.format(text, indent=2).decode() + "\n")
 
 
 def print_error(error: LoopwrightError, *, as_json: bool) -> None:

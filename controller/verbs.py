@@ -119,14 +119,14 @@ def _command(arguments: argparse.Namespace) -> int:
     if kind in _WORDS:
         allowed = _WORDS[kind]
         text = words[0] if words else ""
-        if (text not in allowed) if allowed else bool(words):
+        if len(words) > 1 or ((text not in allowed) if allowed else bool(words)):
             raise SettingsError(
                 f"{kind} does not take {' '.join(words) or 'nothing'}",
                 where=f"command {kind}",
                 mend=f"Write {kind} {'|'.join(allowed)}".strip(),
             )
     else:
-        target, value = _target(kind, words, settings.manipulated, settings.controlled)
+        target, value = _target(kind, words, settings)
     command = Command(
         command_id=str(uuid.uuid4()),
         kind=kind,
@@ -143,8 +143,15 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _target(kind: CommandKind, words: list[str], mvs: Any, cvs: Any) -> tuple[str, float]:
-    known = [mv.name for mv in mvs] + [cv.output for cv in cvs]
+def _target(kind: CommandKind, words: list[str], settings: Any) -> tuple[str, float]:
+    """Name and value of a command, refused here if the loop would refuse them."""
+    outputs = {variable.name: variable for variable in settings.model.y}
+    ranges = {
+        cv.output: (max(cv.low, outputs[cv.output].low), min(cv.high, outputs[cv.output].high))
+        for cv in settings.controlled
+        if kind is not CommandKind.SETPOINT or cv.setpoint is not None
+    }
+    ranges |= {mv.name: (mv.low, mv.high) for mv in settings.manipulated}
     try:
         name, number = words
         value = float(number)
@@ -152,13 +159,20 @@ def _target(kind: CommandKind, words: list[str], mvs: Any, cvs: Any) -> tuple[st
         raise SettingsError(
             f"{kind} takes a name and a number, not {' '.join(words) or 'nothing'}",
             where=f"command {kind}",
-            mend=f"For example: {kind} {known[0]} 4.5",
+            mend=f"For example: {kind} {next(iter(ranges))} 4.5",
         ) from None
-    if name not in known:
+    if name not in ranges:
         raise SettingsError(
-            f"there is no MV or CV {name}",
+            f"there is no MV or CV {name} that takes a {kind}",
             where=f"command {kind}",
-            mend=f"Use one of: {', '.join(known)}",
+            mend=f"Use one of: {', '.join(ranges)}",
+        )
+    low, high = ranges[name]
+    if not low <= value <= high:
+        raise SettingsError(
+            f"{number} is outside the engineering limits [{low:g}, {high:g}] of {name}",
+            where=f"command {kind}",
+            mend="Choose a value inside them",
         )
     return name, value
 
@@ -246,23 +260,9 @@ def _result(arguments: argparse.Namespace, settings: Any) -> QualityResult:
             where=settings.where("quality"),
             mend=f"Use one of: {', '.join(settings.quality) or 'none is configured'}",
         )
-    values: dict[str, float] = {}
-    for pair in arguments.values:
-        name, _, number = pair.partition("=")
-        try:
-            values[name] = float(number)
-        except ValueError:
-            raise SettingsError(
-                f"{pair!r} is not OUTPUT=VALUE", where="lab", mend="For example: xA=0.118"
-            ) from None
-        if name not in source.sigma:
-            raise SettingsError(
-                f"{source.name} does not measure {name}",
-                where=settings.where(f"quality.{source.name}.measures"),
-                mend=f"It measures {', '.join(source.sigma)}",
-            )
+    values = _measured(arguments.values, settings, source)
     now_ns = SystemClock().time_ns()
-    sampled_ns = _time_ns(arguments.sampled)
+    sampled_ns = _time_ns(arguments.sampled, "--sampled")
     if sampled_ns > now_ns:
         raise SettingsError(
             f"the sample would be drawn in the future ({_iso(sampled_ns)})",
@@ -279,15 +279,46 @@ def _result(arguments: argparse.Namespace, settings: Any) -> QualityResult:
     )
 
 
-def _time_ns(text: str) -> int:
+def _measured(pairs: list[str], settings: Any, source: Any) -> dict[str, float]:
+    """The values of a result, each named once, measured by its source, and believable."""
+    believable = {variable.name: variable for variable in settings.model.y}
+    where = settings.where(f"quality.{source.name}.measures")
+    values: dict[str, float] = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise SettingsError(
+                f"{pair!r} is not OUTPUT=VALUE", where="lab", mend="For example: xA=0.118"
+            ) from None
+        if name not in source.sigma:
+            raise SettingsError(
+                f"{source.name} does not measure {name}",
+                where=where,
+                mend=f"It measures {', '.join(source.sigma)}",
+            )
+        if name in values:
+            raise SettingsError(f"{name} is given twice", where="lab", mend="Give it once")
+        output = believable[name]
+        if not output.low <= value <= output.high:
+            raise SettingsError(
+                f"{name} = {number} {output.unit} is outside [{output.low:g}, {output.high:g}]",
+                where="lab",
+                mend=f"Give {name} in {output.unit}, as the laboratory reported it",
+            )
+        values[name] = value
+    return values
+
+
+def _time_ns(text: str, option: str) -> int:
+    mend = "Write it with its time zone: 2026-03-01T14:30:00+01:00"
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(
-            f"{text!r} is not a time", where="--sampled", mend="Write 2026-03-01T14:30:00+01:00"
-        ) from None
+        raise SettingsError(f"{text!r} is not a time", where=option, mend=mend) from None
     if moment.tzinfo is None:
-        moment = moment.astimezone()
+        raise SettingsError(f"{text!r} has no time zone", where=option, mend=mend)
     return round(moment.timestamp() * 1e6) * 1000
 
 
@@ -323,8 +354,8 @@ def _replay(arguments: argparse.Namespace) -> int:
                 if other is None
                 else build_application(other, segment.epoch)
             ),
-            _time_ns(arguments.begin) if arguments.begin else None,
-            _time_ns(arguments.end) if arguments.end else None,
+            _time_ns(arguments.begin, "--from") if arguments.begin else None,
+            _time_ns(arguments.end, "--to") if arguments.end else None,
         )
         for outcome in runs:
             bar.update(task, completed=outcome.cycles, numbers=f"{outcome.identical} identical")

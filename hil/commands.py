@@ -33,6 +33,12 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{error}; write 8h or 30 min") from error
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of jobs; write 1 or more")
+    return int(text)
+
+
 # --- demo ------------------------------------------------------------------------------------
 
 
@@ -85,11 +91,16 @@ def _bar_of(bar: Progress, title: str) -> Any:
 
 def _configure_hil(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    run = actions.add_parser("run", help="run scenarios and judge them")
+    run = actions.add_parser(
+        "run",
+        help="run scenarios and judge them",
+        epilog="example:\n  loopwright hil run config/scenarios --tier wire --junit out.xml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     run.add_argument("scenario", nargs="+", type=Path, help="scenario files or directories")
     run.add_argument("--tier", choices=TIERS, help="instead of the scenario's own")
     run.add_argument("--seed", type=int, help="instead of the scenario's own")
-    run.add_argument("--jobs", type=int, default=1, help="scenarios at once")
+    run.add_argument("--jobs", type=_jobs, default=1, help="scenarios at once")
     run.add_argument("--tag", help="only scenarios with this tag")
     run.add_argument("--out", type=Path, default=Path("out/hil"), help="directory for the data")
     run.add_argument("--junit", type=Path, help="write JUnit XML")
@@ -107,6 +118,13 @@ def _hil(arguments: argparse.Namespace) -> int:
             "no scenario to run",
             where=", ".join(map(str, arguments.scenario)),
             mend="Name scenario files, or a directory that holds some",
+        )
+    twice = sorted({s.id for s in scenarios if sum(t.id == s.id for t in scenarios) > 1})
+    if twice:
+        raise ScenarioError(
+            f"several scenarios have the id {', '.join(twice)}",
+            where=", ".join(str(s.path) for s in scenarios if s.id in twice),
+            mend="Give each an id of its own",
         )
     finished = _run_all(scenarios, arguments)
     verdicts = [(verdict, elapsed_s) for verdict, elapsed_s in finished]
@@ -225,7 +243,7 @@ def _report(arguments: argparse.Namespace) -> int:
 demo = Verb(
     "demo",
     "One simulated day of a self-optimizing reactor over real S7 and Modbus sockets.",
-    "loopwright demo --duration 8h",
+    "loopwright demo",
     _configure_demo,
     _demo,
 )

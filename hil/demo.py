@@ -11,7 +11,7 @@ from rich.table import Table
 
 from controller.errors import ScenarioError
 from hil.resources import shipped
-from hil.runner import VERDICT_FILE, Progress, Run, run_scenario
+from hil.runner import HISTORY_FILE, SCENARIO_FILE, VERDICT_FILE, Progress, Run, run_scenario
 from hil.scenario import Tier, load_scenario
 
 SCENARIO = "scenarios/demo.yaml"
@@ -47,27 +47,28 @@ def run_demo(
 
 
 def _clear(out: Path) -> None:
-    """Make way for a new demo: only files of an earlier demo are removed."""
-    if not out.exists():
+    """Make way for a new demo: only the files of an earlier demo are removed."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    marker = out / SCENARIO_FILE
+    wanted = shipped(SCENARIO).read_bytes()
+    ours = out.is_dir() and marker.is_file() and marker.read_bytes() == wanted
     known = {
         *(f"{name}{tail}" for name in ("events.db", "samples.db") for tail in ("", "-wal", "-shm")),
         "control.lock",
-        "verdict.json",
-        "history.npz",
-        "scenario.yaml",
+        VERDICT_FILE,
+        HISTORY_FILE,
+        SCENARIO_FILE,
         "report.html",
     }
-    found = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-    strangers = sorted(found - known)
-    if strangers or (found and VERDICT_FILE not in found and "samples.db" not in found):
+    if not ours or {path.name for path in out.iterdir()} - known:
         raise ScenarioError(
-            f"{out} holds {', '.join(strangers[:3]) or 'something'}, which no demo has written",
+            "this directory holds something that this demo has not written",
             where=str(out),
             mend="Choose another directory with --out",
         )
-    for name in found:
-        (out / name).unlink()
+    for path in out.iterdir():
+        path.unlink()
 
 
 _ROWS = (

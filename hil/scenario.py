@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from controller.errors import ScenarioError, SettingsError
 from controller.settings import Settings, load
+from controller.settings.problems import suggestion
 from controller.settings.quantity import QuantityError, difference, seconds, value
 from controller.settings.yaml_core import Document, decode, read, written
 from controller.signal import CommandKind
@@ -26,6 +27,45 @@ from hil.scenario_file import (
     ScenarioFile,
 )
 from hil.virtual_plc import SlaveLoop
+
+KPI_NAMES = (
+    "cycles",
+    "active_share",
+    "share_",
+    "sheds",
+    "activations",
+    "rung_",
+    "cycle_ms_p50",
+    "cycle_ms_p99",
+    "solve_ms_p50",
+    "solve_ms_p99",
+    "iae.",
+    "ise.",
+    "itae.",
+    "offset_end.",
+    "travel.",
+    "reversals.",
+    "violation_max.",
+    "violation_integral.",
+    "violation_share",
+    "lab_samples",
+    "lab_violations",
+    "lab_violation_share",
+    "product_kg",
+    "off_spec_kg",
+    "profit_before",
+    "profit_end",
+    "profit_optimum",
+    "gap_end",
+    "gap_before",
+    "watchdog_trips",
+    "plc_clamped_writes",
+    "wire_writes",
+    "unsafe_writes",
+    "replayed_cycles",
+    "replay_identical",
+)
+"""What `hil.kpi` tells; a name that ends in `.` or `_` is completed by a variable or a mode."""
 
 Tier = Literal["virtual", "wire", "realtime"]
 TIERS: tuple[Tier, ...] = ("virtual", "wire")
@@ -197,6 +237,7 @@ def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
     places = _Places(document)
     application = Path(normpath(document.path.parent / shape.application))
     settings = load(application, shape.overrides)
+    _check_assertions(shape, places)
     loops = tuple(
         _loop(name, section, settings, places) for name, section in shape.plc.loops.items()
     )
@@ -258,6 +299,26 @@ def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
         violation_tolerance=shape.violation_tolerance,
         assertions=tuple(Assertion(a.kpi, a.low, a.high, a.severity) for a in shape.assertions),
     )
+
+
+def _check_assertions(shape: ScenarioFile, places: _Places) -> None:
+    for i, assertion in enumerate(shape.assertions):
+        known = any(
+            assertion.kpi == name or (name.endswith((".", "_")) and assertion.kpi.startswith(name))
+            for name in KPI_NAMES
+        )
+        if not known:
+            raise ScenarioError(
+                f"there is no KPI {assertion.kpi}",
+                where=places.where("assertions", i, "kpi"),
+                mend=suggestion(assertion.kpi, KPI_NAMES),
+            )
+        if assertion.low is None and assertion.high is None:
+            raise ScenarioError(
+                f"nothing is asserted of {assertion.kpi}",
+                where=places.where("assertions", i),
+                mend="Add low, high or both",
+            )
 
 
 def _unit(settings: Settings, tag: str, places: _Places) -> str:

@@ -122,7 +122,7 @@ class ScenarioFile(Section):
     """The raw shape of a scenario file."""
 
     scenario: Literal[1]
-    id: Text
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     title: Text
     tags: list[str] = Field(default_factory=list)
     requirements: list[str] = Field(default_factory=list)

@@ -77,12 +77,21 @@ class Verdict:
         }
 
 
+ALWAYS = (
+    Assertion("unsafe_writes", None, 0.0, "fail"),
+    Assertion("replay_identical", 1.0, None, "fail"),
+)
+"""What no scenario may leave out."""
+
+
 def judge(
     scenario: Scenario, assertions: Sequence[Assertion], kpis: Mapping[str, float], version: str
 ) -> Verdict:
     """Hold every assertion against the KPIs. A run that never reached ACTIVE proves nothing."""
     reached = kpis.get("active_share", 0.0) > 0.0
-    checks = [_check(assertion, kpis, reached) for assertion in assertions]
+    named = {assertion.kpi for assertion in assertions}
+    always = [a for a in ALWAYS if a.kpi not in named and a.kpi in kpis]
+    checks = [_check(assertion, kpis, reached) for assertion in (*assertions, *always)]
     return Verdict(
         scenario=scenario.id,
         title=scenario.title,
@@ -101,6 +110,6 @@ def _check(assertion: Assertion, kpis: Mapping[str, float], reached_active: bool
         return Check(assertion.kpi, None, *common[2:], "untested", assertion.severity)
     low, high = assertion.low, assertion.high
     inside = (low is None or value >= low) and (high is None or value <= high)
-    if inside and not reached_active and assertion.kpi != "active_share" and low is None:
+    if inside and not reached_active and assertion.kpi != "active_share":
         return Check(*common, "untested", assertion.severity)
     return Check(*common, "passed" if inside else "failed", assertion.severity)

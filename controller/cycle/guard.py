@@ -45,7 +45,9 @@ class MvFacts:
         last_sent: setpoint of our previous frame if the loop has followed us since, else None.
         remote: the slave loop follows us; high, low: its output is saturated that way.
         operator_low, operator_high: limits set by the operator, inside the engineering limits.
-        previous: setpoint in the frame of the cycle before, whatever became of it, or None.
+        confirmed: while the setpoint in use cannot be read: the one that was written when the loop
+            was last seen following us, not longer ago than holding is allowed; else None.
+        parked: last setpoint in use that could be read; only fills the block of a device.
     """
 
     in_use: float | None
@@ -55,7 +57,8 @@ class MvFacts:
     low: bool
     operator_low: float
     operator_high: float
-    previous: float | None = None
+    confirmed: float | None = None
+    parked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +165,14 @@ def _decide(
 
 
 def _blind(mv: GuardedMv, fact: MvFacts) -> _Decision:
-    """Without the setpoint in use, only what the PLC has been told already may be repeated."""
-    told = fact.previous
-    if told is None or not isfinite(told) or not mv.low <= told <= mv.high:
-        return _Decision(None, False, "the setpoint in use is not known")
-    return _Decision(told, True, "held: the setpoint in use is not known")
+    """Without the setpoint in use: repeat what the loop was following, or withdraw the request."""
+    why = "the setpoint in use is not known"
+    told = fact.confirmed
+    if told is not None and isfinite(told) and mv.low <= told <= mv.high:
+        return _Decision(told, True, f"held: {why}")
+    if fact.parked is None or not isfinite(fact.parked):
+        return _Decision(None, False, why)
+    return _Decision(_inside(mv, fact.parked), False, f"not requested: {why}")
 
 
 def _approach(
@@ -192,3 +198,26 @@ def _approach(
 
 def _inside(mv: GuardedMv, value: float) -> float:
     return min(max(value, mv.low), mv.high)
+
+
+def release(
+    mvs: tuple[GuardedMv, ...],
+    devices: tuple[GuardedDevice, ...],
+    frames: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """The frames of an earlier move once more, with every request withdrawn: the last resort.
+
+    For the case that no cycle can be decided any more. Setpoints repeat what was allowed before,
+    and with the request at 0 the PLC does not use them.
+    """
+    released: dict[str, dict[str, float]] = {}
+    for device in devices:
+        if device.name not in frames:
+            continue
+        words = dict(frames[device.name])
+        for word in (device.heartbeat, device.sequence):
+            if word in words:
+                words[word] = int(words[word]) % 65535 + 1
+        words |= {mv.request: 0 for mv in mvs if mv.device == device.name}
+        released[device.name] = words
+    return released

@@ -55,25 +55,35 @@ def mv_facts(
     handshake = state.handshake
     facts: dict[str, MvFacts] = {}
     astray: dict[str, int] = {}
+    confirmed: dict[str, float] = {}
+    blind: dict[str, int] = {}
     for mv, loop in zip(application.guarded_mvs, application.loops, strict=True):
-        in_use = readings[loop.in_use]
-        mode = _word(readings, loop.mode)
-        saturation = _word(readings, loop.saturation)
+        name, in_use = mv.name, readings[loop.in_use]
         written = snapshot.writes.get(mv.device) is WriteOutcome.WRITTEN
-        remote = in_use.good and bool(mode & REMOTE_BIT)
-        sent = handshake.sent.get(mv.name) if written and remote else None
+        remote = in_use.good and bool(_word(readings, loop.mode) & REMOTE_BIT)
+        sent = handshake.sent.get(name) if written and remote else None
         tolerance = 1e-4 * (mv.high - mv.low)
         apart = sent is not None and in_use.good and abs(in_use.value - sent) > tolerance
-        astray[mv.name] = handshake.astray.get(mv.name, 0) + 1 if apart else 0
-        facts[mv.name] = MvFacts(
+        astray[name] = handshake.astray.get(name, 0) + 1 if apart else 0
+        if sent is not None:
+            confirmed[name] = sent
+        elif not in_use.good and name in handshake.confirmed:
+            blind[name] = handshake.blind.get(name, 0) + 1
+            seen_local = readings[loop.mode].good and not _word(readings, loop.mode) & REMOTE_BIT
+            if blind[name] <= application.rules.hold_cycles and not seen_local:
+                told = handshake.sent.get(name) if written else None
+                confirmed[name] = handshake.confirmed[name] if told is None else told
+        high, low = _saturated(readings, loop.saturation)
+        facts[name] = MvFacts(
             in_use=in_use.value if in_use.good else None,
-            last_sent=None if astray[mv.name] >= ASTRAY_CYCLES else sent,
+            last_sent=None if astray[name] >= ASTRAY_CYCLES else sent,
             remote=remote,
-            high=bool(saturation & SATURATED_HIGH_BIT),
-            low=bool(saturation & SATURATED_LOW_BIT),
-            operator_low=wishes.low.get(mv.name, mv.low),
-            operator_high=wishes.high.get(mv.name, mv.high),
-            previous=handshake.sent.get(mv.name),
+            high=high,
+            low=low,
+            operator_low=wishes.low.get(name, mv.low),
+            operator_high=wishes.high.get(name, mv.high),
+            confirmed=confirmed.get(name),
+            parked=in_use.value,
         )
     silent = {
         link.device: 0
@@ -81,7 +91,7 @@ def mv_facts(
         else handshake.silent.get(link.device, 0) + 1
         for link in application.links
     }
-    return facts, replace(handshake, astray=astray, silent=silent)
+    return facts, replace(handshake, astray=astray, confirmed=confirmed, blind=blind, silent=silent)
 
 
 def linked(application: Application, handshake: HandshakeState) -> bool:
@@ -94,6 +104,16 @@ def linked(application: Application, handshake: HandshakeState) -> bool:
 def _echoes(readings: Mapping[str, Reading], tag: str, heartbeat: int) -> bool:
     echo = readings[tag]
     return echo.good and int(echo.value) == heartbeat
+
+
+def _saturated(readings: Mapping[str, Reading], tag: str) -> tuple[bool, bool]:
+    """Output at its high and at its low limit; both, when it should be known and is not."""
+    if not tag:
+        return False, False
+    if tag not in readings or not readings[tag].good:
+        return True, True
+    word = int(readings[tag].value)
+    return bool(word & SATURATED_HIGH_BIT), bool(word & SATURATED_LOW_BIT)
 
 
 def _word(readings: Mapping[str, Reading], tag: str) -> int:
@@ -143,7 +163,9 @@ def _stale_quality(application: Application, state: LoopState, now_ns: int) -> l
         sampled_ns = state.sampled_ns.get(source.name)
         if sampled_ns is None:
             found.append(f"{source.name}: no result has been used yet")
-        elif (age_s := (now_ns - sampled_ns) / NS_PER_S) > source.stale_after_s:
+            continue
+        age_s = (now_ns - sampled_ns) / NS_PER_S
+        if not -application.cycle_s <= age_s <= source.stale_after_s:
             found.append(
                 f"{source.name}: the newest sample used is {age_s / 60:.0f} min old, "
                 f"{source.stale_after_s / 60:g} min allowed"

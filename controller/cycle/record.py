@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from controller.cycle.guard import Move
+from controller.cycle.state import Wishes
 from controller.estimation.delayed import Fusion
 from controller.mpc.problem import Plan, Target
 from controller.signal import Snapshot
@@ -30,7 +31,7 @@ class Estimate:
         y: outputs (ny,), disturbances included; sigma: their standard deviations (ny,).
         innovation: measured minus predicted of this cycle's measurements, by output name.
         fusions: what each late result did.
-        healthy: finite, and every critical output has been measured at least once.
+        healthy: the numbers are finite.
     """
 
     x: Vector
@@ -63,6 +64,7 @@ class Record:
         cv_value: per CV, the estimated value; readings: trusted values by tag.
         resting: wanted resting values per MV (operator or optimizer).
         setpoints: wanted values of the CVs that have one.
+        wishes: everything that operator and optimizer asked for and that still holds.
         events: what happened, in words, for the operator.
     """
 
@@ -77,6 +79,7 @@ class Record:
     readings: Mapping[str, float]
     resting: Mapping[str, float]
     setpoints: Mapping[str, float]
+    wishes: Wishes
     estimate: Estimate | None
     target: Target | None
     plan: Plan | None
@@ -97,6 +100,7 @@ def _plain(value: object) -> object:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain, order="deterministic")
+_wishes_decoder = msgspec.msgpack.Decoder(Wishes)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
@@ -138,6 +142,24 @@ def decode_record(data: bytes) -> dict[str, Any]:
         msgspec.DecodeError: the bytes are not a record.
     """
     return msgspec.msgpack.decode(data, type=dict[str, Any])
+
+
+def encode_wishes(wishes: Wishes) -> bytes:
+    return _encoder.encode(wishes)
+
+
+def decode_wishes(data: bytes) -> Wishes:
+    """The wishes written by `encode_wishes`; none where nothing was written.
+
+    Raises:
+        msgspec.DecodeError: the bytes are no wishes.
+    """
+    return _wishes_decoder.decode(data) if data else Wishes()
+
+
+def last_wishes(record: bytes) -> Wishes:
+    """The wishes that held when a record was written: they outlive the process."""
+    return msgspec.convert(decode_record(record)["wishes"], Wishes)
 
 
 def differences(recorded: Mapping[str, Any], replayed: Mapping[str, Any]) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class HandshakeState:
         heartbeat, sequence: last values sent.
         sent: per MV, setpoint of the last frame (sent or not); astray: cycles in a row in which
             the PLC used another setpoint than the one sent.
+        confirmed: per MV, the setpoint written when the loop was last seen following us; blind:
+            cycles in a row since then without a readable setpoint in use.
         silent: per device, cycles in a row without the echo of our heartbeat.
     """
 
@@ -42,6 +44,8 @@ class HandshakeState:
     sequence: int = 0
     sent: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
     astray: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
+    confirmed: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    blind: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
     silent: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
     sending: bool = False
 

@@ -22,7 +22,7 @@ from controller.cycle.observe import (
 from controller.cycle.record import Estimate, Record, digest_snapshot, seal
 from controller.cycle.state import HandshakeState, LoopState, Wishes
 from controller.cycle.validate import validate
-from controller.cycle.wishes import hear
+from controller.cycle.wishes import hear, timely
 from controller.mpc.ladder import PlannerState
 from controller.mpc.problem import Plan, Situation, Target
 from controller.signal import Snapshot
@@ -36,11 +36,16 @@ def step(
     memory, readings = validate(
         application.tags, state.memory, snapshot.samples, snapshot.time_ns, cycle_s
     )
-    wishes, heard = hear(application, state.wishes, snapshot)
+    timely_snapshot, refused = timely(application, snapshot)
+    wishes, heard = hear(application, state.wishes, timely_snapshot)
     facts, handshake = mv_facts(application, state, wishes, readings, snapshot)
     doubt = doubts(application, state, handshake, readings, snapshot)
     mode = advance_mode(
-        application.rules, state.mode, snapshot.commands, doubt, linked(application, handshake)
+        application.rules,
+        state.mode,
+        timely_snapshot.commands,
+        doubt,
+        linked(application, handshake),
     )
     inputs = model_inputs(application, state, facts, readings)
     estimator, estimated = estimate(application, state, inputs, readings, snapshot)
@@ -86,11 +91,12 @@ def step(
         readings={name: reading.value for name, reading in readings.items()},
         resting=wishes.resting,
         setpoints=_setpoints(application, wishes),
+        wishes=wishes,
         estimate=estimated,
         target=target,
         plan=plan,
         move=move,
-        events=(*_mode_event(state, mode), *heard, *_fusion_events(estimated)),
+        events=(*_mode_event(state, mode), *refused, *heard, *_fusion_events(estimated)),
     )
     return after, seal(record)
 
@@ -106,7 +112,7 @@ def _think(
 ) -> tuple[Target | None, PlannerState, Plan | None]:
     """Target and plan; none in OFF, and none before there is an estimate."""
     if estimated is None or mode.mode is Mode.OFF:
-        return None, replace(state.planner, warm=None), None
+        return None, PlannerState(), None
     situation = _situation(application, wishes, facts, mode, inputs, estimated)
     strange = application.ladder.implausible(situation)
     if strange:

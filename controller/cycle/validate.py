@@ -80,7 +80,8 @@ def _one(
     if memory is None:
         fresh = TagMemory(value, sample.time_ns, value, sample.time_ns)
         return fresh, Reading(value, sample.status, age_s)
-    changed_ns = sample.time_ns if value != memory.raw else memory.changed_ns
+    # The clock may have been set back: nothing has changed later than now.
+    changed_ns = sample.time_ns if value != memory.raw else min(memory.changed_ns, sample.time_ns)
     seen = TagMemory(memory.value, memory.time_ns, value, changed_ns, memory.jumps)
     still_s = (sample.time_ns - changed_ns) / NS_PER_S
     if tag.frozen_after_s and still_s >= tag.frozen_after_s:

@@ -9,7 +9,22 @@ from typing import get_args
 from controller.cycle.application import Application
 from controller.cycle.mode import Wanted
 from controller.cycle.state import Wishes
-from controller.signal import Command, CommandKind, Proposal, Snapshot
+from controller.signal import NS_PER_S, Command, CommandKind, Proposal, Snapshot
+
+# What was asked for longer ago than this (and three cycles) was asked for another situation.
+MAX_AGE_S = 600.0
+
+
+def timely(application: Application, snapshot: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
+    """The snapshot without commands and proposals that waited too long, and which those were."""
+    max_age_s = max(MAX_AGE_S, 3 * application.cycle_s)
+    oldest_ns = snapshot.time_ns - round(max_age_s * NS_PER_S)
+    commands = tuple(c for c in snapshot.commands if c.time_ns >= oldest_ns)
+    proposals = tuple(p for p in snapshot.proposals if p.time_ns >= oldest_ns)
+    late = [f"{c.kind} {c.target}{c.text}" for c in snapshot.commands if c.time_ns < oldest_ns]
+    late += [f"proposal {p.proposal_id}" for p in snapshot.proposals if p.time_ns < oldest_ns]
+    refused = tuple(f"refused: {what}: more than {max_age_s:g} s old" for what in late)
+    return replace(snapshot, commands=commands, proposals=proposals), refused
 
 
 def hear(

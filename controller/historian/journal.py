@@ -26,7 +26,7 @@ from controller.historian.samples import (
     running_versions,
 )
 from controller.historian.writer import LossBound, SampleWriter
-from controller.signal import Snapshot
+from controller.signal import NS_PER_S, Snapshot
 
 _NO_OVERRIDES: Mapping[str, object] = {}
 
@@ -136,6 +136,10 @@ class SqliteJournal:
         self.close()
 
 
+# Another process may hold the event log for a commit, not for longer: the loop has a plant to run.
+LOOP_BUSY_S = 1.0
+
+
 def open_journal(
     path: str | Path,
     *,
@@ -168,12 +172,12 @@ def open_journal(
     events: EventStore | None = None
     samples: apsw.Connection | None = None
     try:
-        events = EventStore(directory)
+        events = EventStore(directory, busy_timeout_s=LOOP_BUSY_S)
         samples_file = directory / SAMPLES_FILE
         # FULL for the header: an epoch must not come twice, not even after a power failure.
         samples = open_database(samples_file, SAMPLES_SCHEMA, synchronous="FULL")
         with database_errors(samples_file), transaction(samples):
-            number, epoch = _next_start(samples)
+            number, epoch = _next_start(samples, start_ns)
             segment = Segment(
                 segment=number,
                 epoch=epoch,
@@ -196,9 +200,11 @@ def open_journal(
         raise
 
 
-def _next_start(samples: apsw.Connection) -> tuple[int, int]:
+def _next_start(samples: apsw.Connection, start_ns: int) -> tuple[int, int]:
+    """Segment and epoch of a start. The first epoch comes from the clock: a data directory that
+    was lost must not bring back an epoch whose sequence numbers the PLC still remembers."""
     last = samples.execute("SELECT id, epoch FROM segment ORDER BY id DESC LIMIT 1").fetchone()
     if last is None:
-        return 1, 1
+        return 1, start_ns // (60 * NS_PER_S) % EPOCH_MAX + 1
     number, epoch = last
     return number + 1, epoch % EPOCH_MAX + 1

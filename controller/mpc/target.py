@@ -78,7 +78,11 @@ class TargetCalculation:
         fault = "no solver"
         v = guess
         for solve in self.solvers:
-            result = solve(x0=guess, p=p, lbx=lbx, ubx=ubx, lbg=lbg, ubg=ubg)
+            try:
+                result = solve(x0=guess, p=p, lbx=lbx, ubx=ubx, lbg=lbg, ubg=ubg)
+            except RuntimeError as error:  # CasADi reports every plugin failure as this type.
+                fault = f"broke: {error}"
+                continue
             v = np.asarray(result["x"]).ravel()
             lam_x, lam_g = np.asarray(result["lam_x"]).ravel(), np.asarray(result["lam_g"]).ravel()
             g, gradient = (np.asarray(m).ravel() for m in self.check(v, p, lam_g, lam_x))

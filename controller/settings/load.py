@@ -137,6 +137,7 @@ def _model(context: Context, folder: Path) -> ProcessModel | None:
         here = ("model", "parameters", name)
         if name not in own and context.known(here, "model parameter", name, [*known, *own]):
             values[name] = context.value(here, given, known[name])
+            _check_parameter(context, here, model, values[name])
     if len(context.problems) > before:
         return model
     model = model.with_parameters(values) if values else model
@@ -149,6 +150,13 @@ def _model(context: Context, folder: Path) -> ProcessModel | None:
             "Correct the nominal values or the parameters; the targets need a steady state",
         )
     return model
+
+
+def _check_parameter(context: Context, path: KeyPath, model: ProcessModel, value: float) -> None:
+    variable = next(v for v in model.p if v.name == path[-1])
+    if not variable.low <= value <= variable.high:
+        what = f"{value:g} {variable.unit} is outside that of the model: {variable}"
+        context.add(path, what, "Choose a value that the model knows")
 
 
 def _check_units(context: Context, place: KeyPath, model: ProcessModel) -> None:

@@ -44,7 +44,7 @@ def facts(draw: st.DrawFn, mv: GuardedMv) -> MvFacts:
         low=draw(st.booleans()),
         operator_low=draw(inside | NUMBERS),
         operator_high=draw(inside | NUMBERS),
-        previous=draw(inside | ANY),
+        confirmed=draw(inside | ANY),
     )
 
 
@@ -74,7 +74,7 @@ def test_the_guard_keeps_its_promises(
         assert isfinite(value)
         assert mv.low <= value <= mv.high
         if base is None or not isfinite(base):  # blind: only what the PLC was told already
-            assert value == fact.previous
+            assert value == fact.confirmed
             continue
         if not mv.low <= base <= mv.high:  # the PLC is outside our limits: hands off
             assert not move.allowed[mv.name]

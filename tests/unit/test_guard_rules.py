@@ -67,8 +67,8 @@ def test_rule(case: str) -> None:
         ({"in_use": None, "last_sent": None}, "not known"),
         ({"in_use": float("nan"), "last_sent": None}, "not known"),
         ({"last_sent": float("inf")}, "not known"),
-        ({"in_use": None, "last_sent": None, "previous": 2.9}, "not known"),
-        ({"in_use": None, "last_sent": None, "previous": float("nan")}, "not known"),
+        ({"in_use": None, "last_sent": None, "confirmed": 2.9}, "not known"),
+        ({"in_use": None, "last_sent": None, "confirmed": float("nan")}, "not known"),
     ],
 )
 def test_without_a_sound_setpoint_in_use_the_device_gets_no_frame(
@@ -93,7 +93,7 @@ def test_a_plc_outside_our_limits_is_not_taken_over_and_its_neighbours_go_on(
 
 
 def test_a_setpoint_in_use_that_cannot_be_read_repeats_what_the_plc_was_told() -> None:
-    move = decide(4.2, replace(FACT, in_use=None, last_sent=None, previous=3.7))
+    move = decide(4.2, replace(FACT, in_use=None, last_sent=None, confirmed=3.7))
     assert move.allowed == {"FB": True}
     assert move.frames["skid"]["FB.SP"] == 3.7
     assert move.reasons["FB"] == "held: the setpoint in use is not known"

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from controller.cycle.record import decode_snapshot, encode_record, encode_snapshot
+from controller.cycle.record import (
+    decode_snapshot,
+    decode_wishes,
+    encode_record,
+    encode_snapshot,
+    encode_wishes,
+    last_wishes,
+)
 from controller.cycle.state import LoopState
 from controller.cycle.step import step
 from controller.historian.journal import open_journal
@@ -119,7 +126,7 @@ def test_an_operator_s_limit_pulls_the_mv_inside_at_its_rate() -> None:
     run = active()
     run.cycles(60)
     assert run.bench.heat["Q1"] == pytest.approx(54.35, abs=0.05)
-    run.cycle(Command("c", CommandKind.LIMIT_HIGH, START_NS, "Q1", 40.0))
+    run.cycle(Command("c", CommandKind.LIMIT_HIGH, run.records[-1].time_ns, "Q1", 40.0))
     assert run.bench.frames[-1]["Q1.SP"] == pytest.approx(49.35, abs=0.06)
     run.cycles(10)
     assert run.bench.heat["Q1"] <= 40.0 + 1e-6
@@ -242,13 +249,60 @@ def test_a_setpoint_in_use_that_is_lost_holds_its_mv_and_the_others_go_on() -> N
     run = active()
     told = run.records[-1].move.values["Q2"]
     run.edit = bad("Q2.SPU")
-    records = [run.cycle() for _ in range(6)]
+    records = [run.cycle() for _ in range(run.application.rules.hold_cycles)]
     assert {r.mode for r in records} == {"ACTIVE"}
     for record in records:
         assert record.mv_status["Q2"] == "DROPPED"
         assert record.move.frames["plc"]["Q2.SP"] == told
         assert record.move.reasons["Q2"] == "held: the setpoint in use is not known"
         assert record.move.frames["plc"]["Q1.REQ"] == 1
+
+
+def test_blind_for_too_long_or_seen_in_local_withdraws_the_request() -> None:
+    run = active()
+    run.edit = bad("Q2.SPU")
+    requests = [run.cycle().move.frames["plc"]["Q2.REQ"] for _ in range(12)]
+    hold = run.application.rules.hold_cycles
+    assert requests == [1] * hold + [0] * (12 - hold)
+
+
+def test_no_setpoint_is_requested_that_was_never_followed() -> None:
+    """Ready, then blind: the PLC may be anywhere, so nothing is asked of it."""
+    run = Run(small_application())
+    while run.cycle(mode_command("auto")).mode != "READY":
+        pass
+    run.edit = bad("Q2.SPU")
+    for _ in range(6):
+        frame = run.cycle().move.frames.get("plc", {"Q2.REQ": 0})
+        assert frame["Q2.REQ"] == 0
+
+
+def test_old_commands_and_proposals_are_refused() -> None:
+    run = active()
+    now_ns = run.records[-1].time_ns
+    old = Command("old", CommandKind.LIMIT_HIGH, now_ns - 3600 * 10**9, "Q1", 52.0)
+    record = run.cycle(old)
+    assert record.wishes.high == {}
+    assert any("refused: limit_high Q1: more than 600 s old" in e for e in record.events)
+
+
+def test_wishes_outlive_the_process() -> None:
+    run = active()
+    record = run.cycle(
+        Command("l", CommandKind.LIMIT_HIGH, run.records[-1].time_ns, "Q1", 52.0),
+        Command("o", CommandKind.OPTIMIZER, run.records[-1].time_ns, text="hold"),
+    )
+    kept = decode_wishes(encode_wishes(last_wishes(encode_record(record))))
+    assert kept == record.wishes
+    assert (kept.high, kept.listening) == ({"Q1": 52.0}, False)
+
+
+def test_a_saturation_word_that_cannot_be_read_blocks_both_directions() -> None:
+    run = active()
+    told = run.records[-1].move.values["Q2"]
+    run.edit = bad("Q2.SAT")
+    for _ in range(3):
+        assert run.cycle().move.values["Q2"] == pytest.approx(told, abs=1e-9)
 
 
 def test_never_active_without_an_estimate() -> None:
