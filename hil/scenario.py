@@ -185,7 +185,9 @@ def load_scenario(path: str | Path) -> Scenario:
 
 
 def _shape_error(document: Document, error: ValidationError) -> ScenarioError:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # A misspelt key is both unknown and missing: it is told as what was written.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     place = first["loc"]
     missing = first["type"] == "missing"
     line, column = document.position(place[:-1] if missing else place, of_key=True)
