@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from typing import cast
 
+from controller.entry_verbs import ENTRY_VERBS
 from controller.errors import LoopwrightError
 from controller.terminal import Verb, print_error
 from controller.verbs import CORE_VERBS
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verbs() -> list[Verb]:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return [*CORE_VERBS, *(cast("Verb", point.load()) for point in points)]
+    return [*CORE_VERBS, *ENTRY_VERBS, *(cast("Verb", point.load()) for point in points)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from controller.errors import LoopwrightError, SettingsError
+from controller.signal import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ def print_json(document: Mapping[str, Any]) -> None:
     """The one JSON document of a verb, on stdout."""
     text = msgspec.json.encode(document)  # A number that is not finite becomes null.
     sys.stdout.write(msgspec.json.format(text, indent=2).decode() + "\n")
+
+
+def json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def print_error(error: LoopwrightError, *, as_json: bool) -> None:
@@ -70,3 +76,24 @@ def progress_bar() -> Progress:
         disable=not console.is_terminal,
         refresh_per_second=4,
     )
+
+
+def time_of(text: str, option: str) -> int:
+    """A time in ISO 8601 with its time zone, as ns since epoch.
+
+    Raises:
+        SettingsError: it is none, or has no time zone.
+    """
+    mend = "Write it with its time zone: 2026-03-01T14:30:00+01:00"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{text!r} is not a time", where=option, mend=mend) from None
+    if moment.tzinfo is None:
+        raise SettingsError(f"{text!r} has no time zone", where=option, mend=mend)
+    return round(moment.timestamp() * 1e6) * 1000
+
+
+def iso(time_ns: int) -> str:
+    """A time as UTC in ISO 8601, to the second."""
+    return datetime.fromtimestamp(time_ns / NS_PER_S, UTC).isoformat(timespec="seconds")

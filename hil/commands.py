@@ -15,15 +15,11 @@ from rich.table import Table
 
 from controller.errors import ScenarioError
 from controller.settings.quantity import QuantityError, seconds
-from controller.terminal import Verb, messages, print_json, progress_bar, results
+from controller.terminal import Verb, json_flag, messages, print_json, progress_bar, results
 from hil.demo import demo_document, demo_table, run_demo
 from hil.runner import Moment, run_scenario
 from hil.scenario import TIERS, Scenario, load_scenario
 from hil.verdict import Verdict
-
-
-def _json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _duration(text: str) -> float:
@@ -47,7 +43,7 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("loopwright-demo"), help="data directory")
     parser.add_argument("--seed", type=int, help="seed of noise, laboratory and faults")
     parser.add_argument("--tier", choices=TIERS, help="wire (real sockets) or virtual")
-    _json_flag(parser)
+    json_flag(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -105,7 +101,7 @@ def _configure_hil(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--out", type=Path, default=Path("out/hil"), help="directory for the data")
     run.add_argument("--junit", type=Path, help="write JUnit XML")
     run.add_argument("--html", type=Path, help="directory for one HTML report per scenario")
-    _json_flag(run)
+    json_flag(run)
 
 
 def _hil(arguments: argparse.Namespace) -> int:
@@ -226,7 +222,7 @@ def _verdict_table(verdicts: Sequence[tuple[Verdict, float]]) -> Table:
 def _configure_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="data directory of a run")
     parser.add_argument("--out", type=Path, help="HTML file (default: report.html beside the data)")
-    _json_flag(parser)
+    json_flag(parser)
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from controller.settings.quantity import QuantityError, difference, seconds, val
 from controller.settings.yaml_core import Document, decode, read, written
 from controller.signal import CommandKind
 from hil.faults import Fault
+from hil.kpi_names import KPI_NAMES
 from hil.lab import LabSettings
 from hil.pid import PidTuning
 from hil.scenario_file import (
@@ -27,45 +28,6 @@ from hil.scenario_file import (
     ScenarioFile,
 )
 from hil.virtual_plc import SlaveLoop
-
-KPI_NAMES = (
-    "cycles",
-    "active_share",
-    "share_",
-    "sheds",
-    "activations",
-    "rung_",
-    "cycle_ms_p50",
-    "cycle_ms_p99",
-    "solve_ms_p50",
-    "solve_ms_p99",
-    "iae.",
-    "ise.",
-    "itae.",
-    "offset_end.",
-    "travel.",
-    "reversals.",
-    "violation_max.",
-    "violation_integral.",
-    "violation_share",
-    "lab_samples",
-    "lab_violations",
-    "lab_violation_share",
-    "product_kg",
-    "off_spec_kg",
-    "profit_before",
-    "profit_end",
-    "profit_optimum",
-    "gap_end",
-    "gap_before",
-    "watchdog_trips",
-    "plc_clamped_writes",
-    "wire_writes",
-    "unsafe_writes",
-    "replayed_cycles",
-    "replay_identical",
-)
-"""What `hil.kpi` tells; a name that ends in `.` or `_` is completed by a variable or a mode."""
 
 Tier = Literal["virtual", "wire", "realtime"]
 TIERS: tuple[Tier, ...] = ("virtual", "wire")

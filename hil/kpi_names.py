@@ -1,0 +1,42 @@
+"""The names of the key performance indicators that a scenario may assert."""
+
+from __future__ import annotations
+
+KPI_NAMES = (
+    "cycles",
+    "active_share",
+    "share_",
+    "sheds",
+    "activations",
+    "rung_",
+    "cycle_ms_p50",
+    "cycle_ms_p99",
+    "solve_ms_p50",
+    "solve_ms_p99",
+    "iae.",
+    "ise.",
+    "itae.",
+    "offset_end.",
+    "travel.",
+    "reversals.",
+    "violation_max.",
+    "violation_integral.",
+    "violation_share",
+    "lab_samples",
+    "lab_violations",
+    "lab_violation_share",
+    "product_kg",
+    "off_spec_kg",
+    "profit_before",
+    "profit_end",
+    "profit_optimum",
+    "gap_end",
+    "gap_before",
+    "watchdog_trips",
+    "plc_clamped_writes",
+    "wire_writes",
+    "unsafe_writes",
+    "replayed_cycles",
+    "replay_identical",
+)
+"""What `hil.kpi` tells; a name that ends in `.` or `_` is completed by a variable or a mode."""
