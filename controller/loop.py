@@ -29,6 +29,8 @@ from controller.signal import (
 Observer = Callable[[Snapshot, Record], None]
 
 NS_PER_MS = 1_000_000
+UNLOGGED_MAX = 100
+"""Events that may wait for the event log before the loop gives up."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class Loop:
     _frames: Mapping[str, Mapping[str, float]] = field(
         default_factory=lambda: dict[str, Mapping[str, float]]()
     )
+    _unlogged: list[tuple[Record, str]] = field(default_factory=lambda: list[tuple[Record, str]]())
     _deadline_ns: int = -1
     _stopping: bool = False
 
@@ -73,14 +76,17 @@ class Loop:
     def run(self, cycles: int | None = None) -> None:
         """Cycle until stopped, or for a number of cycles; hands back to the PLC on the way out.
 
+        With a number of cycles the last one hands back; when stopped, a further one does at once.
+
         Raises:
             JournalError: what was decided can no longer be kept; control has been handed back.
         """
         try:
             while not self._stopping and (cycles is None or self.counters.cycles < cycles):
                 skipped = self._wait()
+                last = cycles is not None and self.counters.cycles == cycles - 1
                 if not self._stopping:
-                    self._decide(skipped)
+                    self._decide(skipped, "the last cycle of this run" if last else "")
         finally:
             self.hand_back("the controller was stopped")
 
@@ -88,7 +94,8 @@ class Loop:
         """One cycle at its deadline. A missed deadline skips whole cycles, it never bursts."""
         return self._decide(self._wait())
 
-    def _decide(self, skipped: int) -> Record:
+    def _decide(self, skipped: int, leaving: str = "") -> Record:
+        """One cycle now; with a reason for `leaving` it hands back."""
         started_ns = self.clock.monotonic_ns()
         time_ns = self.clock.time_ns()
         for device in self.devices:
@@ -97,6 +104,9 @@ class Loop:
         for device in self.devices:
             samples |= device.finish_read()
         messages = self.inbox.poll(time_ns)
+        if leaving:
+            commands = (*messages.commands, self._off(time_ns, leaving))
+            messages = replace(messages, commands=commands)
         snapshot = self._snapshot(time_ns, samples, messages, skipped)
         self.journal.append_snapshot(snapshot)
         read_ns = self.clock.monotonic_ns()
@@ -112,20 +122,31 @@ class Loop:
         )
         record = replace(record, timing=timing)
         self.journal.append_record(record.cycle, record.time_ns, encode_record(record))
-        for event in record.events:
-            self.journal.append_event(time_ns, "cycle", {"cycle": record.cycle, "text": event})
+        self._log(record)
         self.counters.cycles += 1
         for observer in self.observers:
             observer(snapshot, record)
         return record
 
-    def hand_back(self, reason: str) -> None:
-        """Give every MV back to the PLC, if any is held, with one last frame per device."""
-        mode = self.state.mode
-        if mode.mode not in (Mode.READY, Mode.ACTIVE):
-            return
-        time_ns = self.clock.time_ns()
-        command = Command(
+    def _log(self, record: Record) -> None:
+        """Put the events of a record into the event log too; kept for later while it is locked.
+
+        They are safe in the record already, so another process that holds the event log for a
+        while (a backup) is no reason to give up the plant.
+        """
+        self._unlogged += [(record, text) for text in record.events]
+        try:
+            while self._unlogged:
+                source, text = self._unlogged[0]
+                body = {"cycle": source.cycle, "text": text}
+                self.journal.append_event(source.time_ns, "cycle", body)
+                self._unlogged.pop(0)
+        except JournalError:
+            if len(self._unlogged) > UNLOGGED_MAX:
+                raise
+
+    def _off(self, time_ns: int, reason: str) -> Command:
+        return Command(
             command_id=f"stop-{self.application.epoch}",
             kind=CommandKind.MODE,
             time_ns=time_ns,
@@ -133,6 +154,14 @@ class Loop:
             who="controller",
             why=reason,
         )
+
+    def hand_back(self, reason: str) -> None:
+        """Give every MV back to the PLC, if any is held, with one last frame per device."""
+        mode = self.state.mode
+        if mode.mode not in (Mode.READY, Mode.ACTIVE):
+            return
+        time_ns = self.clock.time_ns()
+        command = self._off(time_ns, reason)
         for device in self.devices:
             device.begin_read()
         samples: dict[str, Sample] = {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
 
+import controller.loop as loop_module
 from controller.cycle.record import Record, decode_record
 from controller.errors import JournalError
 from controller.loop import Loop
@@ -233,3 +234,41 @@ def test_a_dry_run_writes_nothing() -> None:
     assert {decode_record(data)["mode"] for _, data in site.journal.records} <= {
         "OFF", "INIT", "READY"
     }  # fmt: skip
+
+
+def test_a_locked_event_log_delays_events_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    append, locked = site.journal.append_event, True
+
+    def sometimes(time_ns: int, kind: str, body: Mapping[str, object]) -> None:
+        if locked:
+            raise JournalError("the event log is locked", where="events.db")
+        append(time_ns, kind, body)
+
+    monkeypatch.setattr(site.journal, "append_event", sometimes)
+    site.activate()
+    assert site.journal.events == []
+    locked = False
+    site.loop.cycle()
+    decided = [event for _, record in site.seen for event in record.events]
+    assert site.journal.events == decided != []
+
+
+def test_a_step_that_breaks_still_hands_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    site.activate()
+    told = site.plc.bench.frames[-1]
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(loop_module, "step", broken)
+    with pytest.raises(ZeroDivisionError):
+        site.loop.run(3)
+    last = site.plc.bench.frames[-1]
+    assert last["HB"] == told["HB"] % 65535 + 1
+    assert {name: value for name, value in last.items() if name.endswith(".REQ")} == {
+        "Q1.REQ": 0,
+        "Q2.REQ": 0,
+    }
+    assert last["Q1.SP"] == told["Q1.SP"]
