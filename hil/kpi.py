@@ -116,6 +116,7 @@ def _limits(
             continue
         y = truth[name][judged]
         excess = np.maximum(np.maximum(low - y, y - high), 0.0)
+        excess[~np.isfinite(y)] = np.inf  # A plant that has left the numbers keeps no limit.
         excess_all = np.maximum(excess_all, excess)
         found[f"violation_max.{name}"] = float(np.max(excess, initial=0.0))
         found[f"violation_integral.{name}"] = float(np.sum(excess) * dt_s)
