@@ -98,11 +98,7 @@ class Loop:
         """One cycle now; with a reason for `leaving` it hands back."""
         started_ns = self.clock.monotonic_ns()
         time_ns = self.clock.time_ns()
-        for device in self.devices:
-            device.begin_read()
-        samples: dict[str, Sample] = {}
-        for device in self.devices:
-            samples |= device.finish_read()
+        samples = self._read()
         messages = self.inbox.poll(time_ns)
         if leaving:
             commands = (*messages.commands, self._off(time_ns, leaving))
@@ -162,11 +158,7 @@ class Loop:
             return
         time_ns = self.clock.time_ns()
         command = self._off(time_ns, reason)
-        for device in self.devices:
-            device.begin_read()
-        samples: dict[str, Sample] = {}
-        for device in self.devices:
-            samples |= device.finish_read()
+        samples = self._read()
         snapshot = self._snapshot(time_ns, samples, Messages(commands=(command,)), 0)
         # Handing back comes before keeping books: a broken journal must not prevent it, and the
         # error that broke it is already on its way up.
@@ -199,6 +191,15 @@ class Loop:
         self.counters.skipped += skipped
         self.clock.sleep_until(self._deadline_ns)
         return skipped
+
+    def _read(self) -> dict[str, Sample]:
+        """Every tag of every device; the devices are read side by side."""
+        for device in self.devices:
+            device.begin_read()
+        samples: dict[str, Sample] = {}
+        for device in self.devices:
+            samples |= device.finish_read()
+        return samples
 
     def _snapshot(
         self, time_ns: int, samples: Mapping[str, Sample], messages: Messages, skipped: int

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
-from typing import Protocol, Self, cast
+from typing import Self, cast
 
 from pymodbus.constants import ExcCodes
 from pymodbus.server import ModbusTcpServer
@@ -22,17 +22,6 @@ LOOPBACK = "127.0.0.1"
 _START_STOP_S = 10.0  # a server that needs longer than this on loopback is broken
 _AREA_OF_FUNCTION = {3: "holding", 4: "input", 6: "holding", 16: "holding", 22: "holding"}
 _REGISTER_AREAS = ("holding", "input")
-
-
-class PlcServer(Protocol):
-    """A protocol server that shows one device's memory on a TCP port."""
-
-    @property
-    def port(self) -> int: ...
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class _ClosableServer(Server):

@@ -27,7 +27,7 @@ from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
 from plant_models.process import Vector, names, nominal
 from plant_models.variable import Variable
 
-REMOTE_BIT, PERMIT_BIT = 1, 2
+REMOTE_BIT = 1
 SATURATED_HIGH_BIT, SATURATED_LOW_BIT = 1, 2
 # The PLC may ramp towards a setpoint for some cycles; after that many it is clamping.
 ASTRAY_CYCLES = 5

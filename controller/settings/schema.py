@@ -22,8 +22,6 @@ from controller.settings.application import (
 )
 from controller.signal import Access, ByteOrder
 
-FORMAT_VERSION = 1
-
 NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 QUANTITY = rf"^\s*{NUMBER}\s*($|[A-Za-z%°µμΩ(/].*$|1\s*/.*$)"
 _QUANTITY = re.compile(QUANTITY)
