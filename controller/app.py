@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import casadi as ca
 import numpy as np
 
 from controller import wiring
@@ -18,18 +19,27 @@ from controller.drivers.modbus import open_modbus_rtu, open_modbus_tcp
 from controller.drivers.s7 import open_s7
 from controller.errors import ModelError, SettingsError
 from controller.historian.samples import Segment
+from controller.mpc.condensed import CondensedQp, is_linear
 from controller.mpc.ladder import make_ladder
 from controller.mpc.problem import Horizon
+from controller.mpc.regulator import lqr_weight
+from controller.mpc.solvers import Solver
+from controller.mpc.stage import Stage, make_stage
 from controller.mpc.target import target_calculation
-from controller.mpc.transcription import transcribe
+from controller.mpc.tree import scenario_tree
+from controller.mpc.tree_rung import TreeRung
 from controller.optimizer.advisor import Advisor
 from controller.optimizer.problem import Decision, Limit, build_problem
 from controller.ports import Clock
 from controller.settings import Device, ModbusTcpDevice, S7Device, Settings, load, parse
 from controller.signal import Tag
+from controller.terminal import building, notice
+from controller.toolchain import NoCompilerError, compiled_rung
 
 SQP_ITERATIONS = 12
 """Enough for every warm-started solve seen; what needs more goes to the interior-point rungs."""
+RTI_ITERATIONS = 6
+"""One is the rule; more after a jump of setpoint, limits or state."""
 
 
 def build_application(settings: Settings, epoch: int) -> Application:
@@ -42,8 +52,11 @@ def build_application(settings: Settings, epoch: int) -> Application:
     tags = wiring.typed_tags(settings)
     mvs, cvs = wiring.manipulated(settings, tags), wiring.controlled(settings)
     estimator = wiring.estimator(settings)
-    horizon = Horizon(settings.mpc.step_s, settings.mpc.horizon, settings.cycle_s)
-    fatrop, ipopt = settings.mpc.iterations
+    mpc = settings.mpc
+    horizon = Horizon(mpc.step_s, mpc.horizon, settings.cycle_s, mpc.blocks)
+    costs = wiring.economics(settings, mvs, cvs)
+    stage = make_stage(estimator.augmented, mvs, cvs, horizon, costs)
+    fatrop, ipopt = mpc.iterations
     return Application(
         name=settings.name,
         cycle_s=settings.cycle_s,
@@ -63,14 +76,51 @@ def build_application(settings: Settings, epoch: int) -> Application:
         ),
         watchdog_cycles=settings.guard.watchdog_cycles,
         filter=estimator,
-        target=target_calculation(estimator.augmented, mvs, cvs),
+        target=target_calculation(estimator.augmented, mvs, cvs, currency=settings.currency),
         ladder=make_ladder(
-            transcribe(estimator.augmented, mvs, cvs, horizon),
+            stage,
             (("sqp", SQP_ITERATIONS), ("fatrop", fatrop), ("ipopt", ipopt)),
-            settings.mpc.plan_age_max,
+            mpc.plan_age_max,
+            (*_robust_rungs(settings, stage, costs), *fast_rungs(stage, mpc.engine)),
+            lqr_weight(stage) if mpc.terminal == "lqr" else None,
         ),
         epoch=epoch,
+        watches=wiring.watches(settings),
     )
+
+
+def fast_rungs(stage: Stage, engine: str) -> tuple[tuple[str, Solver], ...]:
+    """The rung above the general solvers: the condensed QP of a linear model, else the compiled
+    real-time iteration; none, and one notice, on a machine without a C compiler."""
+    if is_linear(stage):
+        return (("condensed", CondensedQp(stage)),)
+    if engine == "portable":
+        return ()
+    try:
+        with building("compiling the controller"):
+            return (("rti", compiled_rung(stage, RTI_ITERATIONS)),)
+    except NoCompilerError as error:
+        notice(f"slower plans: {error}")
+        return ()
+
+
+def _robust_rungs(
+    settings: Settings, stage: Stage, costs: ca.Function | None
+) -> tuple[tuple[str, Solver], ...]:
+    """The scenario tree over the parameter sets, above all rungs of the nominal problem.
+
+    Raises:
+        SettingsError: a model with these parameters cannot be built.
+    """
+    robust = settings.mpc.robust
+    if robust is None:
+        return ()
+    try:
+        tree = scenario_tree(stage, robust.sets, robust.horizon, costs)
+    except ModelError as error:
+        where = settings.where("mpc.robust")
+        raise SettingsError(error.what, where=where, mend=error.mend) from error
+    return (("tree", TreeRung(tree, SQP_ITERATIONS, settings.mpc.iterations[1])),)
 
 
 def check_application(path: Path) -> str:

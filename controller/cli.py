@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from typing import cast
 
+import controller.blas  # noqa: F401  # pyright: ignore[reportUnusedImport]  (before numpy)
 from controller.entry_verbs import ENTRY_VERBS
 from controller.errors import LoopwrightError
 from controller.terminal import Verb, print_error
 from controller.verbs import CORE_VERBS
+from controller.workbench_verbs import WORKBENCH_VERBS
 
 GROUP = "loopwright.commands"
 
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _verbs() -> list[Verb]:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return [*CORE_VERBS, *ENTRY_VERBS, *(cast("Verb", point.load()) for point in points)]
+    brought = (cast("Verb", point.load()) for point in points)
+    return [*CORE_VERBS, *ENTRY_VERBS, *WORKBENCH_VERBS, *brought]
 
 
 def _parser() -> argparse.ArgumentParser:

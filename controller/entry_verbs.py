@@ -19,6 +19,7 @@ def _configure_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="application file")
     parser.add_argument("kind", choices=[kind.value for kind in CommandKind])
     parser.add_argument("words", nargs="*", help="MV or CV and value; or off|manual|auto|on|hold")
+    parser.add_argument("--at", default="", help="forecast: from when on, ISO 8601 with time zone")
     parser.add_argument("--who", default="", help="name for the audit")
     parser.add_argument("--why", default="", help="reason for the audit")
     parser.add_argument("--data", type=Path, help="data directory (default: from the file)")
@@ -48,6 +49,8 @@ def _command(arguments: argparse.Namespace) -> int:
                 where=f"command {kind}",
                 mend=f"Write {kind} {'|'.join(allowed)}".strip(),
             )
+    elif kind is CommandKind.FORECAST:
+        target, value, text = _expected(words, arguments.at, settings)
     else:
         target, value = _target(kind, words, settings)
     command = Command(
@@ -64,6 +67,32 @@ def _command(arguments: argparse.Namespace) -> int:
         event = store.add_command(command)
     _said(arguments, f"command {kind} {' '.join(words)} is kept as event {event}", event)
     return 0
+
+
+def _expected(words: list[str], at: str, settings: Any) -> tuple[str, float | None, str]:
+    """Disturbance, value and time of a forecast; without a value it is withdrawn."""
+    known = {variable.name: variable for variable in settings.model.d}
+    name = words[0] if words else ""
+    if name not in known or len(words) > 2:
+        raise SettingsError(
+            f"forecast takes a disturbance and a value, not {' '.join(words) or 'nothing'}",
+            where="command forecast",
+            mend=f"Use one of: {', '.join(known) or 'none, the model has no measured disturbance'}",
+        )
+    if len(words) == 1:
+        return name, None, ""
+    variable = known[name]
+    try:
+        value = float(words[1])
+    except ValueError:
+        value = float("nan")
+    if not variable.low <= value <= variable.high:
+        raise SettingsError(
+            f"{words[1]} is not inside [{variable.low:g}, {variable.high:g}] {variable.unit}",
+            where=f"command forecast {name}",
+            mend="Choose a value that the model knows",
+        )
+    return name, value, str(time_of(at, "--at"))
 
 
 def _target(kind: CommandKind, words: list[str], settings: Any) -> tuple[str, float]:

@@ -104,7 +104,7 @@ class Loop:
             commands = (*messages.commands, self._off(time_ns, leaving))
             messages = replace(messages, commands=commands)
         snapshot = self._snapshot(time_ns, samples, messages, skipped)
-        self.journal.append_snapshot(snapshot)
+        snapshot_digest = self.journal.append_snapshot(snapshot)
         read_ns = self.clock.monotonic_ns()
         self.state, record = step(self.application, self.state, snapshot)
         stepped_ns = self.clock.monotonic_ns()
@@ -116,8 +116,9 @@ class Loop:
             step_ms=(stepped_ns - read_ns) / NS_PER_MS,
             write_ms=(written_ns - stepped_ns) / NS_PER_MS,
         )
-        record = replace(record, timing=timing)
-        self.journal.append_record(record.cycle, record.time_ns, encode_record(record))
+        # Written down only now: the frames are on their way already.
+        kept = encode_record(record, snapshot_digest, timing)
+        self.journal.append_record(record.cycle, record.time_ns, kept)
         self._log(record)
         self.counters.cycles += 1
         for observer in self.observers:
@@ -162,8 +163,9 @@ class Loop:
         snapshot = self._snapshot(time_ns, samples, Messages(commands=(command,)), 0)
         # Handing back comes before keeping books: a broken journal must not prevent it, and the
         # error that broke it is already on its way up.
+        snapshot_digest = ""
         with suppress(JournalError):
-            self.journal.append_snapshot(snapshot)
+            snapshot_digest = self.journal.append_snapshot(snapshot)
         try:
             self.state, record = step(self.application, self.state, snapshot)
         except Exception:
@@ -173,7 +175,8 @@ class Loop:
             raise
         self._writes = self._write(record, in_time=True)
         with suppress(JournalError):
-            self.journal.append_record(record.cycle, time_ns, encode_record(record))
+            kept = encode_record(record, snapshot_digest)
+            self.journal.append_record(record.cycle, time_ns, kept)
             text = f"handed back: {reason}"
             self.journal.append_event(time_ns, "cycle", {"cycle": record.cycle, "text": text})
 

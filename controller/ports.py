@@ -90,7 +90,9 @@ class Inbox(Protocol):
 class Journal(Protocol):
     """Keeps what was seen and what was decided. Raises JournalError when it cannot."""
 
-    def append_snapshot(self, snapshot: Snapshot) -> None: ...
+    def append_snapshot(self, snapshot: Snapshot) -> str:
+        """Returns the digest of what is kept, for the record that is decided from it."""
+        ...
 
     def append_record(self, cycle: int, time_ns: int, record: bytes) -> None:
         """`record` is the encoded Record of that cycle (controller.cycle.record)."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 
 from controller.cycle.application import Application
 from controller.cycle.record import (
+    decode_entry,
     decode_record,
     decode_snapshot,
     decode_wishes,
     differences,
+    digest,
+    encode_decision,
     encode_record,
 )
 from controller.cycle.state import LoopState
@@ -114,10 +117,15 @@ class Replay:
         if row.record is None:
             self.outcome = replace(done, undecided=done.undecided + 1)
             return False
-        same = decode_record(row.record)["digest"] == record.digest
+        kept, decided = decode_entry(row.record), encode_decision(record)
+        snapshot_digest = digest(row.snapshot)
+        same = (kept.digest, kept.snapshot_digest) == (digest(decided), snapshot_digest) and (
+            bytes(kept.decided) == decided
+        )
         found = done.differences
         if not same and len(found) < self._keep:
-            fields = differences(decode_record(row.record), decode_record(encode_record(record)))
+            again = encode_record(record, snapshot_digest)
+            fields = differences(decode_record(row.record), decode_record(again))
             found = (*found, Difference(segment.segment, row.cycle, fields))
         self.outcome = Replayed(done.cycles + 1, done.identical + same, done.undecided, found)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing as mp
 import signal
 from collections.abc import Sequence
@@ -89,6 +90,9 @@ def run_application(
             _stop_on_signals(loop, clock)
             slow.start()
             try:
+                # What was built so far stays: the collector need not look at it in the cycles.
+                gc.collect()
+                gc.freeze()
                 loop.run(cycles)
             finally:
                 slow.stop()

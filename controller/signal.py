@@ -114,6 +114,8 @@ class CommandKind(StrEnum):
     LIMIT_LOW = "limit_low"  # target: CV or MV name; value (only inside engineering limits)
     LIMIT_HIGH = "limit_high"
     OPTIMIZER = "optimizer"  # text: on | hold
+    FORECAST = "forecast"  # target: measured disturbance; value from text (ns since epoch) on;
+    # no value: nothing is expected of it any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -76,6 +78,20 @@ def progress_bar() -> Progress:
         disable=not console.is_terminal,
         refresh_per_second=4,
     )
+
+
+@contextmanager
+def building(what: str) -> Generator[None]:
+    """A pulsing bar on a terminal while something is made whose end is not known."""
+    with progress_bar() as progress:
+        progress.add_task(what, total=None, numbers="")
+        yield
+
+
+@lru_cache
+def notice(text: str) -> None:
+    """A message for the person at the terminal; the same one is said once."""
+    messages().print(f"notice: {text}", style="yellow", markup=False)
 
 
 def time_of(text: str, option: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import casadi as ca
 import numpy as np
 
 from controller.cycle.application import (
+    CvWatch,
     Link,
     MeasuredDisturbance,
     MeasuredOutput,
@@ -18,7 +20,9 @@ from controller.cycle.guard import GuardedDevice, GuardedMv
 from controller.drivers.address import describe_type
 from controller.errors import ModelError, SettingsError
 from controller.estimation.augmented import Disturbance, augment, require_detectable
-from controller.estimation.delayed import DelayedFilter, noise_covariance
+from controller.estimation.delayed import noise_covariance
+from controller.estimation.estimator import Estimator, make_estimator
+from controller.estimation.kalman import SECONDS_PER_HOUR
 from controller.mpc.problem import ControlledVariable, ManipulatedVariable
 from controller.settings import Handshake, S7Device, Settings
 from controller.signal import Tag
@@ -41,9 +45,45 @@ def controlled(settings: Settings) -> tuple[ControlledVariable, ...]:
                 setpoint=cv.setpoint,
                 weight=cv.weight,
                 scale=cv.high - cv.low if limited else variable.span,
+                rank=cv.rank,
+                price=cv.price,
+                approach_s=cv.approach_s,
+                ramp_s=cv.ramp_s,
             )
         )
     return tuple(found)
+
+
+def economics(
+    settings: Settings,
+    mvs: Sequence[ManipulatedVariable],
+    cvs: Sequence[ControlledVariable],
+) -> ca.Function | None:
+    """What MVs and CVs cost over one interval, (x, u, d, y) -> cost; None where nothing is priced
+    or prices are left to the steady-state target."""
+    weight = settings.mpc.economics
+    if not weight or not any(v.price for v in (*mvs, *cvs)):
+        return None
+    model = settings.model
+    sizes = (("x", model.x), ("u", model.u), ("d", model.d), ("y", model.y))
+    x, u, d, y = (model.symbol.sym(name, len(variables)) for name, variables in sizes)
+    hourly = sum(mv.price * u[mv.input] for mv in mvs) + sum(cv.price * y[cv.output] for cv in cvs)
+    hours = settings.mpc.step_s / SECONDS_PER_HOUR
+    return ca.Function("economics", [x, u, d, y], [weight * hours * hourly])
+
+
+def watches(settings: Settings) -> tuple[CvWatch, ...]:
+    """What happens to each CV when nothing measures it."""
+    return tuple(
+        CvWatch(
+            cv.output,
+            () if cv.measured_by in settings.quality else (cv.measured_by,),
+            (cv.measured_by,) if cv.measured_by in settings.quality else (),
+            cv.predict_for_s,
+            cv.on_failure,
+        )
+        for cv in settings.controlled
+    )
 
 
 def typed_tags(settings: Settings) -> Mapping[str, Tag]:
@@ -83,6 +123,7 @@ def manipulated(settings: Settings, tags: Mapping[str, Tag]) -> tuple[Manipulate
             rate_per_s=mv.rate_per_s,
             move_suppression=mv.move_suppression,
             target_weight=mv.target_weight,
+            price=mv.price,
         )
         for mv in settings.manipulated
     )
@@ -162,13 +203,15 @@ def quality_sources(settings: Settings) -> dict[str, QualitySource]:
     }
 
 
-def estimator(settings: Settings) -> DelayedFilter:
-    """The filter with its augmented model.
+def estimator(settings: Settings) -> Estimator:
+    """The estimator with its augmented model.
 
     Raises:
-        SettingsError: the measured outputs cannot tell the disturbances apart.
+        SettingsError: the measured outputs cannot tell the disturbances apart, or the kind of
+            estimator does not fit the model.
     """
-    unknowns = tuple(Disturbance(q.on, q.kind, q.walk) for q in settings.estimator.disturbances)
+    chosen = settings.estimator
+    unknowns = tuple(Disturbance(q.on, q.kind, q.walk) for q in chosen.disturbances)
     seen = {m.output for m in settings.measured}
     seen |= {output for lab in settings.quality.values() for output in lab.sigma}
     try:
@@ -179,9 +222,17 @@ def estimator(settings: Settings) -> DelayedFilter:
             error.what, where=settings.where("estimator.disturbances"), mend=error.mend
         ) from error
     memory_s = max((lab.delay_max_s for lab in settings.quality.values()), default=0.0)
-    return DelayedFilter(
-        augmented,
-        noise_covariance(augmented, dict(settings.estimator.states), unknowns),
-        settings.cycle_s,
-        memory_s + settings.cycle_s,
-    )
+    try:
+        return make_estimator(
+            chosen.kind,
+            augmented,
+            noise_covariance(augmented, dict(chosen.states), unknowns),
+            settings.cycle_s,
+            memory_s + settings.cycle_s,
+            chosen.window,
+            chosen.iterations,
+        )
+    except ModelError as error:
+        raise SettingsError(
+            error.what, where=settings.where("estimator.kind"), mend=error.mend
+        ) from error

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from controller.app import application_of
 from controller.errors import ReplayError
-from controller.historian.reader import open_reader
+from controller.historian.reader import CycleRow, JournalReader
 from controller.replay import Replay, Replayed
+from hil.solver_faults import SolverFault, SolverFaults
 
 # The journal commits once a second at the latest; looking more often finds nothing.
 LOOK_S = 0.25
 
 
 class Follower:
-    """A replay process on the journal in `directory`, which must exist when it starts."""
+    """A replay process on the journal in `directory`, which must exist when it starts.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        solver_faults: of the run, counted from `start_ns`; the replay raises them again.
+    """
+
+    def __init__(
+        self, directory: Path, solver_faults: Sequence[SolverFault] = (), start_ns: int = 0
+    ) -> None:
         context = mp.get_context("spawn")
         self._finished: Event = context.Event()
         self._answers, answer = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_follow,
-            args=(str(directory), self._finished, answer),
+            args=(str(directory), self._finished, answer, tuple(solver_faults), start_ns),
             name="loopwright-replay",
             daemon=True,
         )
@@ -69,11 +76,42 @@ class Follower:
         self._answers.close()
 
 
-def _follow(directory: str, finished: Event, answers: Connection) -> None:
-    with open_reader(directory) as reader:
+class _AnnouncingReader(JournalReader):
+    """The journal, which says the time of each cycle before it is decided again."""
+
+    def __init__(self, directory: Path, faults: SolverFaults) -> None:
+        super().__init__(directory)
+        self._faults = faults
+
+    def cycles(
+        self,
+        segment: int,
+        *,
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        from_cycle: int | None = None,
+        to_cycle: int | None = None,
+    ) -> Iterator[CycleRow]:
+        rows = super().cycles(
+            segment, from_ns=from_ns, to_ns=to_ns, from_cycle=from_cycle, to_cycle=to_cycle
+        )
+        for row in rows:
+            self._faults.begin_cycle(row.time_ns)
+            yield row
+
+
+def _follow(
+    directory: str,
+    finished: Event,
+    answers: Connection,
+    solver_faults: Sequence[SolverFault],
+    start_ns: int,
+) -> None:
+    faults = SolverFaults(solver_faults, start_ns)
+    with _AnnouncingReader(Path(directory), faults) as reader:
         run = Replay(
             reader,
-            lambda segment: application_of(segment, Path(directory)),
+            lambda segment: faults.inside(application_of(segment, Path(directory))),
         )
         said = 0.0
         while True:

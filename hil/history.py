@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.cycle.record import Record
+
 Column = NDArray[np.float64]
 
 
 @dataclass(slots=True)
 class History:
-    """Columns by name, one row a cycle; texts (mode, rung, faults) are kept beside.
+    """Columns by name, one row a cycle; texts (mode, rung, faults, variables) are kept beside.
 
     Columns: `time_s`, `y.<plant output>`, `u.<plant input>`, `sp.<MV>` (setpoint in use),
-    `cv.<CV>` (estimated), `cycle_ms`, `solve_ms` (both in real time).
+    `cv.<CV>` (estimated), `cycle_ms`, `solve_ms` (both in real time), `late_writes` (frames of
+    the cycle before that came too late to be written).
     """
 
     columns: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())
@@ -55,3 +58,22 @@ class History:
             columns = {k[2:]: data[k].tolist() for k in data.files if k.startswith("n:")}
             texts = {k[2:]: data[k].tolist() for k in data.files if k.startswith("t:")}
         return History(columns, texts)
+
+
+def variable_texts(record: Record) -> dict[str, str]:
+    """Which variables were not controlled as usual in a cycle, by what they were.
+
+    MVs: local (the slave loop does not follow), limited (at a limit, or its output saturated).
+    CVs: predicted, dropped, given_up (the target explains why a limit or setpoint is not kept).
+    """
+    target = record.target
+    given_up = [c.name for c in target.constraints if c.slack != 0.0] if target is not None else []
+    mvs, cvs = record.mv_status.items(), record.cv_status.items()
+    found = {
+        "local": [name for name, status in mvs if status == "LOCAL"],
+        "limited": [name for name, status in mvs if status in ("HIGH", "LOW")],
+        "predicted": [name for name, status in cvs if status == "PREDICTED"],
+        "dropped": [name for name, status in cvs if status == "DROPPED"],
+        "given_up": list(dict.fromkeys(given_up)),
+    }
+    return {kind: "; ".join(each) for kind, each in found.items()}

@@ -16,6 +16,8 @@ from hil.history import Column, History
 from hil.scenario import Economics, Scenario
 from hil.virtual_plc import PlcStatistics
 
+RUNGS = ("tree", "rti", "condensed", "sqp", "fatrop", "ipopt", "shifted", "lqr", "hold")
+
 
 def kpis(
     scenario: Scenario,
@@ -37,6 +39,7 @@ def kpis(
         scenario, judge_from_s=min(scenario.judge_from_s, history.columns["time_s"][-1])
     )
     found |= _modes(history)
+    found |= _variables(scenario, history)
     found |= _speed(history)
     found |= _tracking(scenario, history)
     found |= _limits(scenario, history, lab)
@@ -55,7 +58,28 @@ def _modes(history: History) -> dict[str, float]:
     entered = Counter(b for a, b in pairwise(modes) if a != b)
     found["sheds"] = float(entered["SHED"])
     found["activations"] = float(entered["ACTIVE"])
-    found |= {f"rung_{rung}": float(count) for rung, count in Counter(rungs).items() if rung}
+    used = Counter(rungs)
+    found |= {f"rung_{rung}": float(used[rung]) for rung in RUNGS}
+    return found
+
+
+def _variables(scenario: Scenario, history: History) -> dict[str, float]:
+    """Cycles in which a variable was not controlled as usual, and the largest move of each MV."""
+    settings = scenario.settings
+    mvs, cvs = [mv.name for mv in settings.manipulated], [cv.output for cv in settings.controlled]
+    found: dict[str, float] = {}
+    for kpi, column, variables in (
+        ("mv_local", "local", mvs),
+        ("mv_limited", "limited", mvs),
+        ("cv_predicted", "predicted", cvs),
+        ("cv_dropped", "dropped", cvs),
+        ("given_up", "given_up", cvs),
+    ):
+        rows = [text.split("; ") for text in history.texts[column]]
+        found |= {f"{kpi}.{name}": float(sum(name in row for row in rows)) for name in variables}
+    for name, setpoint in history.named("sp").items():
+        found[f"largest_move.{name}"] = float(np.max(np.abs(np.diff(setpoint)), initial=0.0))
+    found["late_writes"] = float(np.sum(history.column("late_writes")))
     return found
 
 

@@ -19,22 +19,24 @@ from controller.cycle.record import Record
 from controller.errors import ScenarioError
 from controller.historian.journal import SqliteJournal, open_journal
 from controller.loop import Loop
-from controller.mpc.solvers import Answer, Arguments, Iterate, Solver
+from controller.mpc.instance import Instance
+from controller.mpc.solvers import Answer, Solver, Trajectory
 from controller.optimizer.expression import Expression, compile_expression
 from controller.ports import Clock, Transport
 from controller.replay import Replayed
 from controller.settings import ModbusRtuDevice, S7Device, Settings, changed
-from controller.signal import Snapshot
+from controller.signal import Snapshot, WriteOutcome
 from controller.wiring import typed_tags
 from hil.faults import FaultSchedule, FaultyLink
 from hil.follower import Follower
-from hil.history import History
+from hil.history import History, variable_texts
 from hil.kpi import kpis
 from hil.lab import VirtualLab
 from hil.plc_memory import DeviceMemory
 from hil.proxy import FaultProxy
 from hil.scenario import Scenario, Tier
 from hil.servers import ModbusServer, S7Server
+from hil.solver_faults import AnnouncingInbox, SolverFaults, told
 from hil.verdict import Verdict, judge
 from hil.virtual_plc import VirtualPlc
 from hil.virtual_transport import MemoryTransport
@@ -78,10 +80,10 @@ class _Stopwatch:
     elapsed_ms: float = 0.0
 
     def around(self, solver: Solver) -> Solver:
-        def timed(arguments: Arguments, guess: Iterate) -> Answer:
+        def timed(instance: Instance, begin: Trajectory) -> Answer:
             begun = perf_counter()
             try:
-                return solver(arguments, guess)
+                return solver(instance, begin)
             finally:
                 self.elapsed_ms += 1e3 * (perf_counter() - begun)
 
@@ -97,6 +99,7 @@ class _Witness:
     """Writes the true history down after every cycle, and runs the slow layer beside the loop."""
 
     world: World
+    solver_faults: SolverFaults
     history: History
     stopwatch: _Stopwatch
     advice: Advice | None
@@ -124,8 +127,10 @@ class _Witness:
         texts = {
             "mode": record.mode,
             "rung": record.plan.rung if record.plan is not None else "",
-            "faults": "; ".join(f"{f.type} {f.target}" for f in self.world.active_faults),
+            "faults": "; ".join(self._faults()),
+            **variable_texts(record),
         }
+        numbers["late_writes"] = sum(w is WriteOutcome.LATE for w in snapshot.writes.values())
         self.history.append(numbers, texts)
         for result in snapshot.quality_results:
             time_s = (result.time_ns - START_NS) / 1e9
@@ -144,9 +149,12 @@ class _Witness:
             row = {**self.world.plc.inputs(), **self.world.plc.outputs()}
             parts.append(f"profit {self.profit(row):.1f}")
         parts += [f"{name} {value:.4g}" for name, value in record.move.values.items()]
-        if self.world.active_faults:
-            parts.append("; ".join(f"{f.type} {f.target}" for f in self.world.active_faults))
-        return "  ".join(parts)
+        return "  ".join([*parts, "; ".join(self._faults())]).rstrip()
+
+    def _faults(self) -> list[str]:
+        """What is broken now, in words."""
+        world = [f"{fault.type} {fault.target}" for fault in self.world.active_faults]
+        return [*world, *map(str, self.solver_faults.active)]
 
 
 def run_scenario(
@@ -194,14 +202,20 @@ def run_scenario(
                 seed=scenario.seed,
             )
         )
-        follower = Follower(directory) if check_replay else None
+        faults = SolverFaults(scenario.solver_faults, START_NS, clock)
+        if scenario.solver_faults:
+            body = {"text": told(scenario.solver_faults)}
+            journal.append_event(START_NS, "scenario", body)
+        application = faults.inside(build_application(settings, journal.epoch))
+        follower = Follower(directory, scenario.solver_faults, START_NS) if check_replay else None
         if follower is not None:
             stack.enter_context(_cancelled_on_error(follower))
         world.mail = journal.events
         stopwatch = _Stopwatch()
-        application = _timed(build_application(settings, journal.epoch), stopwatch)
+        application = _timed(application, stopwatch)
         witness = _Witness(
             world,
+            faults,
             history,
             stopwatch,
             build_advice(settings),
@@ -210,7 +224,8 @@ def run_scenario(
             scenario.cycles,
             None if scenario.economics is None else compile_expression(scenario.economics.profit),
         )
-        loop = Loop(application, devices, journal, journal.inbox(), clock, observers=(witness,))
+        inbox = AnnouncingInbox(journal.inbox(), faults)
+        loop = Loop(application, devices, journal, inbox, clock, observers=(witness,))
         loop.run(scenario.cycles)
         journal.flush()
         found = kpis(

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from controller.errors import ScenarioError, SettingsError
 from controller.settings import Settings, load
 from controller.settings.problems import suggestion
-from controller.settings.quantity import QuantityError, difference, seconds, value
 from controller.settings.yaml_core import Document, decode, read, written
 from controller.signal import CommandKind
 from hil.faults import Fault
@@ -26,7 +25,10 @@ from hil.scenario_file import (
     LoopSection,
     OptimumSection,
     ScenarioFile,
+    SolverFaultSection,
 )
+from hil.scenario_places import Places
+from hil.solver_faults import SolverFault
 from hil.virtual_plc import SlaveLoop
 
 Tier = Literal["virtual", "wire", "realtime"]
@@ -104,6 +106,7 @@ class Scenario:
     labs: tuple[LabSettings, ...]
     commands: tuple[ScheduledCommand, ...]
     faults: tuple[Fault, ...]
+    solver_faults: tuple[SolverFault, ...]
     economics: Economics | None
     judge_from_s: float
     violation_tolerance: float
@@ -114,9 +117,10 @@ class Scenario:
         return round(self.duration_s / self.settings.cycle_s)
 
     def __str__(self) -> str:
+        faults = len(self.faults) + len(self.solver_faults)
         return (
             f"{self.id}: {self.title}; {self.duration_s / 3600:g} h in {self.cycles} cycles, "
-            f"tier {self.tier}, seed {self.seed}, {len(self.faults)} faults"
+            f"tier {self.tier}, seed {self.seed}, {faults} faults"
         )
 
 
@@ -165,40 +169,8 @@ def _shape_error(document: Document, error: ValidationError) -> ScenarioError:
     )
 
 
-class _Places:
-    """Turns quantities into numbers, with the place in the file when one is wrong."""
-
-    def __init__(self, document: Document) -> None:
-        self._document = document
-
-    def where(self, *place: str | int) -> str:
-        line, column = self._document.position(place)
-        return f"{self._document.path}:{line}:{column} {written(place)}"
-
-    def seconds(self, quantity: float | str, *place: str | int) -> float:
-        try:
-            return seconds(quantity)
-        except QuantityError as error:
-            raise ScenarioError(
-                str(error), where=self.where(*place), mend="Write a time such as 30 s or 2 h"
-            ) from error
-
-    def value(
-        self, quantity: float | str, unit: str, *place: str | int, spread: str | None = None
-    ) -> float:
-        """A value in `unit`; with `spread`, a difference, "" or per that time."""
-        try:
-            if spread is None:
-                return value(quantity, unit)
-            return difference(quantity, unit, per=spread)
-        except QuantityError as error:
-            raise ScenarioError(
-                str(error), where=self.where(*place), mend=f"Write it in {unit}"
-            ) from error
-
-
 def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
-    places = _Places(document)
+    places = Places(document)
     application = Path(normpath(document.path.parent / shape.application))
     settings = load(application, shape.overrides)
     _check_assertions(shape, places)
@@ -258,6 +230,9 @@ def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
             )
             for i, f in enumerate(shape.faults)
         ),
+        solver_faults=tuple(
+            _solver_fault(i, section, places) for i, section in enumerate(shape.solver_faults)
+        ),
         economics=_economics(shape.economics, places),
         judge_from_s=places.seconds(shape.judge_from, "judge_from"),
         violation_tolerance=shape.violation_tolerance,
@@ -265,7 +240,7 @@ def _resolve(shape: ScenarioFile, document: Document, text: str) -> Scenario:
     )
 
 
-def _check_assertions(shape: ScenarioFile, places: _Places) -> None:
+def _check_assertions(shape: ScenarioFile, places: Places) -> None:
     for i, assertion in enumerate(shape.assertions):
         known = any(
             assertion.kpi == name or (name.endswith((".", "_")) and assertion.kpi.startswith(name))
@@ -285,7 +260,7 @@ def _check_assertions(shape: ScenarioFile, places: _Places) -> None:
             )
 
 
-def _unit(settings: Settings, tag: str, places: _Places) -> str:
+def _unit(settings: Settings, tag: str, places: Places) -> str:
     if tag not in settings.tags:
         raise ScenarioError(
             f"the application has no tag {tag}",
@@ -295,7 +270,7 @@ def _unit(settings: Settings, tag: str, places: _Places) -> str:
     return settings.tags[tag].unit
 
 
-def _loop(name: str, section: LoopSection, settings: Settings, places: _Places) -> SlaveLoop:
+def _loop(name: str, section: LoopSection, settings: Settings, places: Places) -> SlaveLoop:
     mv = next((mv for mv in settings.manipulated if mv.name == name), None)
     if mv is None:
         raise ScenarioError(
@@ -337,8 +312,20 @@ def _loop(name: str, section: LoopSection, settings: Settings, places: _Places) 
     )
 
 
+def _solver_fault(number: int, section: SolverFaultSection, places: Places) -> SolverFault:
+    here = ("solver_faults", number)
+    return SolverFault(
+        places.seconds(section.at, *here, "at"),
+        places.seconds(section.until, *here, "until"),
+        section.solver,
+        section.kind,
+        places.seconds(section.delay, *here, "delay"),
+        places.where(*here),
+    )
+
+
 def _labs(
-    sections: Mapping[str, LabSection], settings: Settings, places: _Places
+    sections: Mapping[str, LabSection], settings: Settings, places: Places
 ) -> Sequence[LabSettings]:
     found: list[LabSettings] = []
     for name, section in sections.items():
@@ -363,7 +350,7 @@ def _labs(
     return found
 
 
-def _economics(section: EconomicsSection | None, places: _Places) -> Economics | None:
+def _economics(section: EconomicsSection | None, places: Places) -> Economics | None:
     if section is None:
         return None
     before = [places.seconds(v, "economics", "before") for v in section.before]

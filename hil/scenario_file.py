@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controller.settings.schema import Quantity, Text
 from controller.signal import CommandKind
+from hil.solver_faults import Rung, SolverFaultKind
 
 
 class Section(BaseModel):
@@ -90,6 +91,16 @@ class FaultSection(Section):
     args: dict[str, float] = Field(default_factory=dict)
 
 
+class SolverFaultSection(Section):
+    """A rung of the solve ladder that fails; see `hil.faulty_solvers` for what each kind does."""
+
+    at: Quantity
+    until: Quantity
+    solver: Rung
+    kind: SolverFaultKind
+    delay: Quantity = 0.0
+
+
 class OptimumSection(Section):
     """How the plant's true optimum is computed, for comparison only."""
 
@@ -137,6 +148,7 @@ class ScenarioFile(Section):
     lab: dict[str, LabSection] = Field(default_factory=dict)
     commands: list[CommandSection] = Field(default_factory=list)
     faults: list[FaultSection] = Field(default_factory=list)
+    solver_faults: list[SolverFaultSection] = Field(default_factory=list)
     economics: EconomicsSection | None = None
     judge_from: Quantity = 0.0
     violation_tolerance: float = 0.0

@@ -12,7 +12,15 @@ from math import ceil
 import casadi as ca
 import numpy as np
 
-from plant_models.process import ProcessModel, Vector, nominal, steady_state
+from plant_models.process import (
+    NoSteadyStateError,
+    ProcessModel,
+    Vector,
+    nominal,
+    rests_at_nominal,
+    steady_state,
+    symbols,
+)
 from plant_models.variable import Variable
 
 
@@ -31,7 +39,7 @@ def rk4(model: ProcessModel, dt_s: float, substeps: int = 1) -> ca.Function:
     if dt_s <= 0.0 or substeps < 1:
         raise ValueError(f"rk4 of {model.name}: {substeps} steps in {dt_s} s is not a step")
     step = _one_step(model)
-    start, u, d, p = _symbols(model)
+    start, u, d, p = symbols(model)
     x = start
     for _ in range(substeps):
         x = step(x, u, d, p, dt_s / substeps)
@@ -44,15 +52,19 @@ class ModelPlant:
     Inputs are the model's manipulated inputs followed by its measured disturbances, outputs are
     the model's outputs; a shell that wants noise or unmeasured upsets adds them itself.
 
+    A discrete model moves when one of its samples is over. It sees the mean of the inputs over
+    that sample, so a caller may advance it in steps of any length.
+
     Args:
-        model: continuous-time model.
+        model: continuous or discrete model.
         dt_max_s: longest integration step in seconds. It must be shorter than about twice the
-            fastest time constant, the stability limit of RK4.
-        x0: initial state (nx,); by default the steady state at the nominal inputs.
+            fastest time constant, the stability limit of RK4. Needed by continuous models only.
+        x0: initial state (nx,); by default the steady state at the nominal inputs, or nominal x
+            where an integrating model stands still there.
         parameters: values that differ from the model's nominal ones, by name.
 
     Raises:
-        ValueError: the model is discrete, dt_max_s is not positive, or x0 has the wrong length.
+        ValueError: dt_max_s is not positive, or x0 has the wrong length.
         KeyError: a parameter is not in the model.
         NoSteadyStateError: x0 is not given and the model has no steady state.
     """
@@ -60,17 +72,18 @@ class ModelPlant:
     def __init__(
         self,
         model: ProcessModel,
-        dt_max_s: float,
+        dt_max_s: float | None = None,
         x0: Vector | None = None,
         parameters: Mapping[str, float] | None = None,
     ) -> None:
+        dt_max_s = model.dt_s if dt_max_s is None else dt_max_s
         if dt_max_s <= 0.0:
             raise ValueError(f"plant {model.name}: dt_max_s = {dt_max_s} is not positive")
         self.model = model.with_parameters(parameters or {})
         self._dt_max_s = dt_max_s
         self._u_nominal, self._d_nominal = nominal(model.u), nominal(model.d)
         if x0 is None:
-            x0 = steady_state(self.model, self._u_nominal, self._d_nominal)
+            x0 = _rest(self.model)
         self._x0 = np.array(x0, dtype=np.float64)
         if self._x0.shape != (len(model.x),):
             raise ValueError(f"plant {model.name}: x0 must have shape ({len(model.x)},)")
@@ -85,8 +98,13 @@ class ModelPlant:
         self._y = np.empty(len(self.model.y))
         self._h = np.empty(1)
         arguments = (self._x, self._u, self._d, self._p, self._h)
+        # Of the sample under way: how long it has lasted, and the inputs integrated over it.
+        self._elapsed_s, self._gathered = 0.0, np.zeros(len(self._u) + len(self._d))
         # The buffers own the functions' work memory: they must live as long as the triggers.
-        self._step_buffer, self._step = _buffer(_one_step(self.model), arguments, self._x_next)
+        if self.model.dt_s > 0.0:
+            self._step_buffer, self._step = _buffer(self.model.f, arguments[:4], self._x_next)
+        else:
+            self._step_buffer, self._step = _buffer(_one_step(self.model), arguments, self._x_next)
         self._measure_buffer, self._measure = _buffer(self.model.h, arguments[:4], self._y)
 
     @property
@@ -106,6 +124,8 @@ class ModelPlant:
         """Return to the initial state; outputs (ny,). The model is free of chance: no seed used."""
         self._x[:] = self._x0
         self._u[:], self._d[:] = self._u_nominal, self._d_nominal
+        self._elapsed_s = 0.0
+        self._gathered[:] = 0.0
         self._measure()
         return self._y.copy()
 
@@ -122,13 +142,11 @@ class ModelPlant:
                 f"plant {self.model.name} takes {nu + len(self._d)} inputs and a time that does "
                 f"not run backwards, got {len(u)} and {dt_s} s"
             )
+        if self.model.dt_s > 0.0:
+            self._sample(np.asarray(u, dtype=np.float64), dt_s)
         self._u[:], self._d[:] = u[:nu], u[nu:]
-        # The margin keeps 30 s / 0.1 s at 300 steps, whatever the last bit of the quotient says.
-        substeps = ceil(dt_s / self._dt_max_s - 1e-9)
-        self._h[0] = dt_s / max(substeps, 1)
-        for _ in range(substeps):
-            self._step()
-            self._x[:] = self._x_next
+        if self.model.dt_s == 0.0:
+            self._integrate(dt_s)
         self._measure()
         if not np.isfinite(self._x).all():
             raise ArithmeticError(
@@ -137,25 +155,53 @@ class ModelPlant:
             )
         return self._y.copy()
 
+    def _integrate(self, dt_s: float) -> None:
+        # The margin keeps 30 s / 0.1 s at 300 steps, whatever the last bit of the quotient says.
+        substeps = ceil(dt_s / self._dt_max_s - 1e-9)
+        self._h[0] = dt_s / max(substeps, 1)
+        for _ in range(substeps):
+            self._step()
+            self._x[:] = self._x_next
+
+    def _sample(self, inputs: Vector, dt_s: float) -> None:
+        """Let dt_s pass with inputs (nu + nd,) held; step at the end of each whole sample."""
+        period, nu = self.model.dt_s, len(self._u)
+        while self._elapsed_s + dt_s >= period * (1.0 - 1e-9):
+            rest = period - self._elapsed_s
+            mean = (self._gathered + inputs * rest) / period if self._elapsed_s > 0.0 else inputs
+            self._u[:], self._d[:] = mean[:nu], mean[nu:]
+            self._step()
+            self._x[:] = self._x_next
+            dt_s = max(dt_s - rest, 0.0)
+            self._elapsed_s = 0.0
+            self._gathered[:] = 0.0
+        # Less than this is the rounding of a sum of many short steps.
+        if dt_s > 1e-9 * period:
+            self._elapsed_s += dt_s
+            self._gathered += inputs * dt_s
+
     def __str__(self) -> str:
+        if self.model.dt_s > 0.0:
+            return f"plant of {self.model}"
         return f"plant of {self.model}, steps of at most {self._dt_max_s:g} s"
 
 
-def _symbols(model: ProcessModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
-    return (
-        ca.SX.sym("x", len(model.x)),
-        ca.SX.sym("u", len(model.u)),
-        ca.SX.sym("d", len(model.d)),
-        ca.SX.sym("p", len(model.p)),
-    )
+def _rest(model: ProcessModel) -> Vector:
+    """The state at rest with nominal inputs; nominal x where an integrating model stands still."""
+    try:
+        return steady_state(model, nominal(model.u), nominal(model.d))
+    except NoSteadyStateError:
+        if rests_at_nominal(model):
+            return nominal(model.x)
+        raise
 
 
 def _one_step(model: ProcessModel) -> ca.Function:
     """CasADi function (x, u, d, p, h) -> x after h seconds, one step of RK4."""
     if model.dt_s > 0.0:
         raise ValueError(f"model {model.name} is discrete: it cannot be integrated")
-    x, u, d, p = _symbols(model)
-    h = ca.SX.sym("h")
+    x, u, d, p = symbols(model)
+    h = model.symbol.sym("h")
     k1 = model.f(x, u, d, p)
     k2 = model.f(x + h / 2 * k1, u, d, p)
     k3 = model.f(x + h / 2 * k2, u, d, p)

@@ -1,14 +1,15 @@
 """The one process model that plant, estimator, controller and optimizer share.
 
-dx/dt = f(x, u, d, p)      x (nx,), u (nu,), d (nd,), p (np,)
-y     = h(x, u, d, p)      y (ny,)
+continuous (dt_s = 0):  dx/dt = f(x, u, d, p)      x (nx,), u (nu,), d (nd,), p (np,)
+discrete (dt_s > 0):    x(t + dt_s) = f(x, u, d, p), inputs held over the sample
+both:                   y = h(x, u, d, p)          y (ny,)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import casadi as ca
 import numpy as np
@@ -34,15 +35,21 @@ def names(variables: Sequence[Variable]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProcessModel:
-    """A continuous-time process model, immutable and shared by every layer.
+    """A process model, continuous or discrete in time, immutable and shared by every layer.
 
     Attributes:
         name: what the model describes.
         x, u, d, y, p: states, manipulated inputs, measured disturbances, outputs, parameters.
-        f: CasADi function (x, u, d, p) -> dx/dt, per second.
+        f: CasADi function (x, u, d, p) -> dx/dt per second, or, of a discrete model, -> the
+            state dt_s seconds later.
         h: CasADi function (x, u, d, p) -> y.
         dt_s: sample time of a discrete model in seconds; 0 for a continuous one.
         source: paper or standard the equations come from.
+        z: algebraic variables that f and h solve for inside (see `plant_models.dae`).
+
+    Raises:
+        ValueError: the functions and the variables do not fit together, two variables of one
+            part share a name, or the sample time is negative.
     """
 
     name: str
@@ -55,8 +62,15 @@ class ProcessModel:
     h: ca.Function
     dt_s: float = 0.0
     source: str = ""
+    z: tuple[Variable, ...] = ()
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.dt_s < float("inf"):
+            raise ValueError(f"model {self.name}: a sample time of {self.dt_s} s is not a time")
+        for part in (self.x, self.u, self.d, self.y, self.p, self.z):
+            twice = sorted({v.name for v in part if names(part).count(v.name) > 1})
+            if twice:
+                raise ValueError(f"model {self.name}: {', '.join(twice)} is there twice")
         wanted = (len(self.x), len(self.u), len(self.d), len(self.p))
         for label, function, rows in (("f", self.f, len(self.x)), ("h", self.h, len(self.y))):
             got = tuple(int(function.size1_in(i)) for i in range(int(function.n_in())))
@@ -69,6 +83,12 @@ class ProcessModel:
     @property
     def p_nominal(self) -> Vector:
         return nominal(self.p)
+
+    @property
+    def symbol(self) -> type[Any]:
+        """ca.SX, or ca.MX where f or h holds what SX cannot: a root finder, an interpolation."""
+        scalar = all(bool(function.is_a("SXFunction")) for function in (self.f, self.h))
+        return ca.SX if scalar else ca.MX
 
     def with_parameters(self, values: Mapping[str, float]) -> ProcessModel:
         """The same model with other nominal parameters.
@@ -90,15 +110,15 @@ class ProcessModel:
             )
             for v in self.p
         )
-        return ProcessModel(
-            self.name, self.x, self.u, self.d, self.y, p, self.f, self.h, self.dt_s, self.source
-        )
+        return replace(self, p=p)
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.name}: {len(self.x)} states, {len(self.u)} inputs, {len(self.d)} measured "
             f"disturbances, {len(self.y)} outputs, {len(self.p)} parameters"
         )
+        text += f", {len(self.z)} algebraic variables" if self.z else ""
+        return text + (f", sampled every {self.dt_s:g} s" if self.dt_s > 0.0 else "")
 
 
 class Plant(Protocol):
@@ -126,7 +146,7 @@ def steady_state(
     guess: Vector | None = None,
     p: Vector | None = None,
 ) -> Vector:
-    """State x (nx,) with f(x, u, d, p) = 0, by Newton's method from `guess`.
+    """State x (nx,) that stays where it is, by Newton's method from `guess`.
 
     Raises:
         NoSteadyStateError: the iteration does not converge, leaves the finite numbers, or the
@@ -135,10 +155,10 @@ def steady_state(
     x = (nominal(model.x) if guess is None else np.asarray(guess, dtype=np.float64)).copy()
     d = nominal(model.d) if d is None else d
     p = model.p_nominal if p is None else p
-    jacobian = jacobian_x(model)
+    rate, jacobian = rate_of_change(model), jacobian_x(model)
     scale = np.maximum(np.array([v.span for v in model.x]), 1e-12)
     for _ in range(60):
-        residual = np.asarray(model.f(x, u, d, p), dtype=np.float64).ravel()
+        residual = np.asarray(rate(x, u, d, p), dtype=np.float64).ravel()
         a = np.asarray(jacobian(x, u, d, p), dtype=np.float64)
         if not np.all(np.isfinite(residual)) or not np.all(np.isfinite(a)):
             break
@@ -155,10 +175,47 @@ def steady_state(
     raise NoSteadyStateError(f"model {model.name} has no steady state near {x} at u = {u}")
 
 
+def symbols(model: ProcessModel) -> tuple[Any, Any, Any, Any]:
+    """Fresh symbols x (nx,), u (nu,), d (nd,), p (np,) of the kind that the model needs."""
+    parts = (("x", model.x), ("u", model.u), ("d", model.d), ("p", model.p))
+    x, u, d, p = (model.symbol.sym(name, len(variables)) for name, variables in parts)
+    return x, u, d, p
+
+
+def rate_of_change(model: ProcessModel) -> ca.Function:
+    """CasADi function (x, u, d, p) -> dx/dt (nx,) per second; (f(x) - x) / dt_s of a discrete
+    model. Its roots are the steady states."""
+    if model.dt_s == 0.0:
+        return model.f
+    x, u, d, p = symbols(model)
+    return ca.Function("rate", [x, u, d, p], [(model.f(x, u, d, p) - x) / model.dt_s])
+
+
+def rests_at_nominal(model: ProcessModel) -> bool:
+    """Whether nominal x, u and d are a steady state, as good as their numbers are written: in an
+    hour no state leaves by more than a millionth of its range."""
+    point = nominal(model.x), nominal(model.u), nominal(model.d), model.p_nominal
+    drift = np.asarray(rate_of_change(model)(*point), dtype=np.float64).ravel()
+    span = np.array([v.span for v in model.x])
+    return bool(np.all(np.abs(drift) * 3600.0 <= 1e-6 * span))
+
+
 def jacobian_x(model: ProcessModel) -> ca.Function:
-    """CasADi function (x, u, d, p) -> df/dx, shape (nx, nx)."""
-    x = ca.SX.sym("x", len(model.x))
-    u = ca.SX.sym("u", len(model.u))
-    d = ca.SX.sym("d", len(model.d))
-    p = ca.SX.sym("p", len(model.p))
-    return ca.Function("dfdx", [x, u, d, p], [ca.jacobian(model.f(x, u, d, p), x)])
+    """CasADi function (x, u, d, p) -> derivative of `rate_of_change` by x, shape (nx, nx)."""
+    x, u, d, p = symbols(model)
+    rate = rate_of_change(model)(x, u, d, p)
+    return ca.Function("dfdx", [x, u, d, p], [ca.jacobian(rate, x)])
+
+
+def is_linear(model: ProcessModel) -> bool:
+    """Whether f and h are affine in x, u and d with constant coefficients, read from the graph.
+
+    Never true of a nonlinear model; a model whose graph hides its linearity (a root finder) may
+    be called nonlinear.
+    """
+    nx, nu, nd = len(model.x), len(model.u), len(model.d)
+    # Dependence is read from one vector, so the parts of the point must be slices of it.
+    v, p = model.symbol.sym("v", nx + nu + nd), model.symbol.sym("p", len(model.p))
+    x, u, d = ca.vertsplit(v, [0, nx, nx + nu, nx + nu + nd])
+    outcome = ca.vertcat(model.f(x, u, d, p), model.h(x, u, d, p))
+    return not any(ca.which_depends(outcome, v, 2, True))

@@ -10,9 +10,12 @@ SHED    control handed back; leaves by itself or by the operator, as configured
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.signal import Command, CommandKind
 
@@ -38,8 +41,7 @@ class ModeRules:
     rearm: Literal["auto", "operator"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModeState:
+class ModeState(Struct, frozen=True):
     """Where the machine stands.
 
     Attributes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from controller.cycle.application import Application, QualitySource
 from controller.cycle.guard import MvFacts
@@ -19,14 +20,13 @@ from controller.estimation.delayed import (
     DelayedFilterState,
     Fusion,
     LateResult,
-    Moment,
     Verdict,
 )
-from controller.estimation.kalman import Measurement, innovation
+from controller.estimation.kalman import Belief, Measurement
 from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
-from plant_models.process import Vector, names, nominal
-from plant_models.variable import Variable
+from plant_models.process import Vector, nominal
 
+_WRITTEN = WriteOutcome.WRITTEN
 REMOTE_BIT = 1
 SATURATED_HIGH_BIT, SATURATED_LOW_BIT = 1, 2
 # The PLC may ramp towards a setpoint for some cycles; after that many it is clamping.
@@ -35,8 +35,7 @@ INITIAL_DOUBT_HOURS = 24.0
 """The first estimate is as uncertain as if nothing had been measured for a day."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class Inputs(Struct, frozen=True, eq=False):
     """Model inputs in this cycle: setpoints in use u (nu,), measured disturbances d (nd,)."""
 
     u: Vector
@@ -57,17 +56,18 @@ def mv_facts(
     astray: dict[str, int] = {}
     confirmed: dict[str, float] = {}
     blind: dict[str, int] = {}
-    for mv, loop in zip(application.guarded_mvs, application.loops, strict=True):
+    for mv, loop in application.layout.loops:
         name, in_use = mv.name, readings[loop.in_use]
-        written = snapshot.writes.get(mv.device) is WriteOutcome.WRITTEN
-        remote = in_use.good and bool(_word(readings, loop.mode) & REMOTE_BIT)
+        known = in_use.good
+        written = snapshot.writes.get(mv.device) is _WRITTEN
+        remote = known and bool(_word(readings, loop.mode) & REMOTE_BIT)
         sent = handshake.sent.get(name) if written and remote else None
         tolerance = 1e-4 * (mv.high - mv.low)
-        apart = sent is not None and in_use.good and abs(in_use.value - sent) > tolerance
+        apart = sent is not None and abs(in_use.value - sent) > tolerance
         astray[name] = handshake.astray.get(name, 0) + 1 if apart else 0
         if sent is not None:
             confirmed[name] = sent
-        elif not in_use.good and name in handshake.confirmed:
+        elif not known and name in handshake.confirmed:
             blind[name] = handshake.blind.get(name, 0) + 1
             seen_local = readings[loop.mode].good and not _word(readings, loop.mode) & REMOTE_BIT
             if blind[name] <= application.rules.hold_cycles and not seen_local:
@@ -75,7 +75,7 @@ def mv_facts(
                 confirmed[name] = handshake.confirmed[name] if told is None else told
         high, low = _saturated(readings, loop.saturation)
         facts[name] = MvFacts(
-            in_use=in_use.value if in_use.good else None,
+            in_use=in_use.value if known else None,
             last_sent=None if astray[name] >= ASTRAY_CYCLES else sent,
             remote=remote,
             high=high,
@@ -131,7 +131,7 @@ def doubts(
     """Everything that speaks against moving anything in this cycle, in words."""
     found = [
         f"{tag}: {readings[tag].why or readings[tag].status.name}"
-        for tag in application.critical_tags
+        for tag in application.layout.critical_tags
         if not readings[tag].good
     ]
     if state.cycle >= 0:
@@ -193,30 +193,25 @@ def model_inputs(
     readings: Mapping[str, Reading],
 ) -> Inputs:
     """Inputs of the model from the PLC; where one cannot be read, the last one stands."""
-    model = application.model
+    model, layout = application.model, application.layout
     last = state.estimator.moments[-1] if state.estimator is not None else None
     u = nominal(model.u) if last is None else last.u.copy()
     known = True
-    for mv in application.mvs:
+    for mv, (low, high) in zip(application.mvs, layout.mv_believable, strict=True):
         in_use = facts[mv.name].in_use
         if in_use is not None:
-            u[mv.input] = _near(model.u[mv.input], in_use)
+            u[mv.input] = min(max(in_use, low), high)
         elif last is None:
             known = False
     d = nominal(model.d) if last is None else last.d.copy()
-    for disturbance in application.disturbances:
-        reading = readings[disturbance.tag]
-        if isfinite(reading.value):
-            d[disturbance.input] = _near(model.d[disturbance.input], reading.value)
+    believable = zip(application.disturbances, layout.disturbance_believable, strict=True)
+    for disturbance, (low, high) in believable:
+        value = readings[disturbance.tag].value
+        if isfinite(value):
+            d[disturbance.input] = min(max(value, low), high)
         elif last is None and disturbance.critical:
             known = False
     return Inputs(u, d, known)
-
-
-def _near(variable: Variable, value: float) -> float:
-    """At most a span outside the range in which the model makes sense: what a PLC reports beyond
-    that is garbage, and the estimate would not forget it."""
-    return min(max(value, variable.low - variable.span), variable.high + variable.span)
 
 
 def estimate(
@@ -229,27 +224,33 @@ def estimate(
     """The estimate after this cycle's measurements and the late results that arrived."""
     if not inputs.known:
         return state.estimator, None
+    now = _measurement(application, readings)
+    begun = _continue(application, state.estimator, inputs, snapshot)
+    after, estimated = _update(application, begun, inputs, now, snapshot)
+    if not estimated.healthy:
+        # From a belief beyond all reason it would hardly return.
+        anew = _start(application, inputs, snapshot)
+        after, estimated = _update(application, anew, inputs, now, snapshot)
+    return after, estimated
+
+
+def _update(
+    application: Application,
+    after: DelayedFilterState,
+    inputs: Inputs,
+    now: Measurement,
+    snapshot: Snapshot,
+) -> tuple[DelayedFilterState, Estimate]:
+    """One cycle further: with what is measured now and the late results that arrived."""
     filter_ = application.filter
-    measured = [
-        (m.output, readings[m.tag].value, m.sigma)
-        for m in application.measured
-        if readings[m.tag].good
-    ]
-    now = (
-        Measurement(*(tuple(column) for column in zip(*measured, strict=True)))
-        if measured
-        else (Measurement((), (), ()))
-    )
-    after = _continue(application, state.estimator, inputs, snapshot)
-    label = names(application.model.y)
     surprise: dict[str, float] = {}
     moves_on = snapshot.time_ns > after.moments[-1].time_ns
     if moves_on:  # The frame that hands back may fall into the same moment as the cycle before.
         after = filter_.advance(after, snapshot.time_ns, inputs.u, inputs.d, now)
     if moves_on and now.outputs:
-        newest = after.moments[-1]
-        found = innovation(filter_.augmented, newest.prior, inputs.u, inputs.d, now)
-        surprise = {label[i]: float(v) for i, v in zip(now.outputs, found.value, strict=True)}
+        found = filter_.innovation(after.moments[-1], now)
+        outputs = application.layout.outputs
+        surprise = {outputs[i]: v for i, v in zip(now.outputs, found.value.tolist(), strict=True)}
     fusions: list[Fusion] = []
     for result in snapshot.quality_results:
         late = translate(application.sources.get(result.source), result, snapshot.time_ns)
@@ -261,15 +262,29 @@ def estimate(
     return after, _conclude(application, after, surprise, tuple(fusions))
 
 
+def _measurement(application: Application, readings: Mapping[str, Reading]) -> Measurement:
+    """What the tags that are good say in this cycle."""
+    found = [readings[m.tag] for m in application.measured]
+    good = [reading.good for reading in found]
+    if all(good):
+        layout = application.layout
+        return Measurement(layout.measured, tuple(r.value for r in found), layout.sigmas)
+    kept = [(m, r) for m, r, ok in zip(application.measured, found, good, strict=True) if ok]
+    return Measurement(
+        tuple(m.output for m, _ in kept),
+        tuple(r.value for _, r in kept),
+        tuple(m.sigma for m, _ in kept),
+    )
+
+
 def _continue(
     application: Application,
     estimator: DelayedFilterState | None,
     inputs: Inputs,
     snapshot: Snapshot,
 ) -> DelayedFilterState:
-    """The filter to advance; started anew after a gap that its memory does not bridge, or when
-    its belief is not plausible any more, from where it would hardly return."""
-    if estimator is not None and _plausible(application, estimator.moments[-1]):
+    """The filter to advance; started anew after a gap that its memory does not bridge."""
+    if estimator is not None:
         elapsed_s = (snapshot.time_ns - estimator.moments[-1].time_ns) / NS_PER_S
         if (
             -application.cycle_s
@@ -277,6 +292,11 @@ def _continue(
             <= max(application.filter.memory_s, 10 * application.cycle_s)
         ):
             return estimator
+    return _start(application, inputs, snapshot)
+
+
+def _start(application: Application, inputs: Inputs, snapshot: Snapshot) -> DelayedFilterState:
+    """A filter that knows no more than the inputs, one cycle ago."""
     x, _, _ = operating_point(application.model, inputs.u, inputs.d)
     z = np.concatenate([x, np.zeros(application.filter.augmented.nw)])
     covariance = application.filter.noise_per_hour * INITIAL_DOUBT_HOURS
@@ -284,11 +304,13 @@ def _continue(
     return application.filter.start(start_ns, z, covariance, inputs.u, inputs.d)
 
 
-def _plausible(application: Application, moment: Moment) -> bool:
-    augmented, belief = application.filter.augmented, moment.posterior
-    x, w = belief.z[: augmented.nx], belief.z[augmented.nx :]
-    strange = augmented.implausible(x, w, moment.u, moment.d)
-    return not strange and bool(np.all(np.isfinite(belief.covariance)))
+def _plausible(application: Application, belief: Belief) -> bool:
+    """Whether all numbers are finite and near enough to where plants are run."""
+    for value, (low, high) in zip(belief.z.tolist(), application.layout.z_believable, strict=True):
+        if not low <= value <= high:
+            return False
+    # No covariance exceeds the root of the product of its two variances.
+    return isfinite(sum(belief.covariance.diagonal().tolist()))
 
 
 def translate(
@@ -319,17 +341,15 @@ def _conclude(
     surprise: Mapping[str, float],
     fusions: tuple[Fusion, ...],
 ) -> Estimate:
-    augmented = application.filter.augmented
-    newest = estimator.moments[-1]
-    y, c = (np.asarray(m) for m in augmented.observe(newest.posterior.z, newest.u, newest.d))
-    variance = np.einsum("ij,jk,ik->i", c, newest.posterior.covariance, c)
+    newest, nx = estimator.moments[-1], application.filter.augmented.nx
+    y, variance = application.filter.outputs(newest)
     z = newest.posterior.z
     return Estimate(
-        x=z[: augmented.nx],
-        disturbance=z[augmented.nx :],
-        y=y.ravel(),
+        x=z[:nx],
+        disturbance=z[nx:],
+        y=y,
         sigma=np.sqrt(np.maximum(variance, 0.0)),
         innovation=surprise,
         fusions=fusions,
-        healthy=bool(np.all(np.isfinite(z)) and np.all(np.isfinite(variance))),
+        healthy=_plausible(application, newest.posterior),
     )

@@ -1,13 +1,13 @@
 """What one cycle saw, thought and did, and how it is written down.
 
-A record is compared by its digest: BLAKE2b over everything but the timing, which is the only part
-that replay ignores.
+What was decided is encoded once. Those bytes are kept, their BLAKE2b digest beside them, and replay
+compares them bit for bit; timing lies outside, because it is the only part that replay ignores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -16,14 +16,14 @@ import numpy as np
 
 from controller.cycle.guard import Move
 from controller.cycle.state import Wishes
+from controller.cycle.watch import CvStatus
 from controller.estimation.delayed import Fusion
 from controller.mpc.problem import Plan, Target
 from controller.signal import Snapshot
 from plant_models.process import Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True, eq=False):
     """What is believed of the plant now.
 
     Attributes:
@@ -31,7 +31,7 @@ class Estimate:
         y: outputs (ny,), disturbances included; sigma: their standard deviations (ny,).
         innovation: measured minus predicted of this cycle's measurements, by output name.
         fusions: what each late result did.
-        healthy: the numbers are finite.
+        healthy: the numbers are finite and near enough to where plants are run.
     """
 
     x: Vector
@@ -53,14 +53,16 @@ class Timing:
     write_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """One cycle: inputs by digest, decisions and their reasons.
+UNTIMED = Timing()
+
+
+class Record(msgspec.Struct, frozen=True, eq=False):
+    """One cycle: decisions and their reasons.
 
     Attributes:
-        snapshot_digest: of the snapshot it was decided from.
         mode, reason: application mode and why; doubts: what was wrong this cycle, in words.
         mv_status: per MV: ON, LOCAL, HIGH, LOW, TRACKING or DROPPED.
+        cv_status: per CV: GOOD, PREDICTED (nothing measures it now) or DROPPED (not controlled).
         cv_value: per CV, the estimated value; readings: trusted values by tag.
         resting: wanted resting values per MV (operator or optimizer).
         setpoints: wanted values of the CVs that have one.
@@ -70,11 +72,11 @@ class Record:
 
     cycle: int
     time_ns: int
-    snapshot_digest: str
     mode: str
     reason: str
     doubts: tuple[str, ...]
     mv_status: Mapping[str, str]
+    cv_status: Mapping[str, CvStatus]
     cv_value: Mapping[str, float]
     readings: Mapping[str, float]
     resting: Mapping[str, float]
@@ -85,8 +87,26 @@ class Record:
     plan: Plan | None
     move: Move
     events: tuple[str, ...]
-    digest: str = ""
-    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def digest(self) -> str:
+        """Of everything above; worked out anew at every call."""
+        return digest(encode_decision(self))
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A record as it is kept.
+
+    Attributes:
+        digest: of the bytes in `decided`; snapshot_digest: of the snapshot they were decided from.
+        timing: fields of `Timing`.
+        decided: the encoded Record.
+    """
+
+    digest: str
+    snapshot_digest: str
+    timing: dict[str, float]
+    decided: msgspec.Raw
 
 
 def _plain(value: object) -> object:
@@ -102,9 +122,12 @@ def _plain(value: object) -> object:
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain, order="deterministic")
 _wishes_decoder = msgspec.msgpack.Decoder(Wishes)
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
+_entry_decoder = msgspec.msgpack.Decoder(Entry)
+_decision_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """BLAKE2b of encoded bytes, 128 bits in hexadecimal."""
     return blake2b(data, digest_size=16).hexdigest()
 
 
@@ -121,27 +144,40 @@ def decode_snapshot(data: bytes) -> Snapshot:
     return _snapshot_decoder.decode(data)
 
 
-def digest_snapshot(snapshot: Snapshot) -> str:
-    return _digest(encode_snapshot(snapshot))
-
-
-def seal(record: Record) -> Record:
-    """The record with its digest, which leaves out the timing."""
-    bare = replace(record, digest="", timing=Timing())
-    return replace(record, digest=_digest(_encoder.encode(bare)))
-
-
-def encode_record(record: Record) -> bytes:
+def encode_decision(record: Record) -> bytes:
+    """What was decided, without its digest and timing: what replay must find again."""
     return _encoder.encode(record)
 
 
-def decode_record(data: bytes) -> dict[str, Any]:
-    """The record as plain dictionaries and lists, keyed by field name.
+def encode_record(record: Record, snapshot_digest: str = "", timing: Timing = UNTIMED) -> bytes:
+    """The record as it is kept, with the digest of the kept snapshot it was decided from."""
+    decided = encode_decision(record)
+    times = {name: getattr(timing, name) for name in Timing.__slots__}
+    return _encoder.encode(Entry(digest(decided), snapshot_digest, times, msgspec.Raw(decided)))
+
+
+def decode_entry(data: bytes) -> Entry:
+    """The record as it is kept, what was decided still encoded.
 
     Raises:
         msgspec.DecodeError: the bytes are not a record.
     """
-    return msgspec.msgpack.decode(data, type=dict[str, Any])
+    return _entry_decoder.decode(data)
+
+
+def decode_record(data: bytes) -> dict[str, Any]:
+    """The record as plain dictionaries and lists, keyed by field name; besides the fields of
+    Record there are `digest`, `snapshot_digest` and `timing`.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not a record.
+    """
+    entry = decode_entry(data)
+    return _decision_decoder.decode(entry.decided) | {
+        "digest": entry.digest,
+        "snapshot_digest": entry.snapshot_digest,
+        "timing": entry.timing,
+    }
 
 
 def encode_wishes(wishes: Wishes) -> bytes:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+from msgspec import field as struct_field
+
 from controller.cycle.mode import ModeState
 from controller.cycle.validate import TagMemory
 from controller.estimation.delayed import DelayedFilterState
@@ -17,6 +20,8 @@ class Wishes:
 
     Attributes:
         resting: resting value per MV; limits and setpoints per MV or CV name.
+        forecast: per measured disturbance, the times (ns since epoch) from which on a value is
+            expected, in order.
         listening: proposals of the optimizer are followed.
     """
 
@@ -24,11 +29,13 @@ class Wishes:
     low: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
     high: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
     setpoint: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
+    forecast: Mapping[str, tuple[tuple[int, float], ...]] = field(
+        default_factory=lambda: dict[str, tuple[tuple[int, float], ...]]()
+    )
     listening: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeState:
+class HandshakeState(Struct, frozen=True):
     """Words of the handshake and what became of the setpoints sent last.
 
     Attributes:
@@ -42,29 +49,40 @@ class HandshakeState:
 
     heartbeat: int = 0
     sequence: int = 0
-    sent: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
-    astray: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
-    confirmed: Mapping[str, float] = field(default_factory=lambda: dict[str, float]())
-    blind: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
-    silent: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
+    sent: Mapping[str, float] = {}
+    astray: Mapping[str, int] = {}
+    confirmed: Mapping[str, float] = {}
+    blind: Mapping[str, int] = {}
+    silent: Mapping[str, int] = {}
     sending: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoopState:
+class CvFailure(Struct, frozen=True):
+    """A CV that nothing measured: since when, whether it was dropped for that, and for how many
+    cycles in a row it has been measured again."""
+
+    since_ns: int
+    dropped: bool = False
+    good: int = 0
+
+
+class LoopState(Struct, frozen=True, eq=False):
     """The state of the loop between two cycles; starts empty.
 
-    `sampled_ns` is, per quality source, when the newest fused sample was drawn; `planless` tells
-    that the last cycle found no verified plan.
+    `sampled_ns` is, per quality source, when the newest fused sample was drawn; `failures` are the
+    CVs that are not measured; `limits` are those in force per CV, on their way to the wanted ones;
+    `planless` tells that the last cycle found no verified plan.
     """
 
     cycle: int = -1
     time_ns: int = 0
-    memory: Mapping[str, TagMemory] = field(default_factory=lambda: dict[str, TagMemory]())
-    mode: ModeState = field(default_factory=ModeState)
-    wishes: Wishes = field(default_factory=Wishes)
-    handshake: HandshakeState = field(default_factory=HandshakeState)
+    memory: Mapping[str, TagMemory] = {}
+    mode: ModeState = struct_field(default_factory=ModeState)
+    wishes: Wishes = struct_field(default_factory=Wishes)
+    handshake: HandshakeState = struct_field(default_factory=HandshakeState)
     estimator: DelayedFilterState | None = None
-    sampled_ns: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
-    planner: PlannerState = field(default_factory=PlannerState)
+    sampled_ns: Mapping[str, int] = {}
+    failures: Mapping[str, CvFailure] = {}
+    limits: Mapping[str, tuple[float, float]] = {}
+    planner: PlannerState = struct_field(default_factory=PlannerState)
     planless: bool = False

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 
 import numpy as np
+from msgspec.structs import replace
 
-from controller.cycle.application import Application
+from controller.cycle.application import Application, Layout
 from controller.cycle.guard import Authority, Move, MvFacts, guard
+from controller.cycle.limits import ramp
 from controller.cycle.mode import Mode, ModeState, advance_mode
 from controller.cycle.observe import (
     Inputs,
@@ -19,13 +22,21 @@ from controller.cycle.observe import (
     mv_facts,
     newest_samples,
 )
-from controller.cycle.record import Estimate, Record, digest_snapshot, seal
+from controller.cycle.record import Estimate, Record
 from controller.cycle.state import HandshakeState, LoopState, Wishes
 from controller.cycle.validate import validate
+from controller.cycle.watch import CvStatus, watch_cvs
 from controller.cycle.wishes import hear, timely
 from controller.mpc.ladder import PlannerState
-from controller.mpc.problem import Plan, Situation, Target
-from controller.signal import Snapshot
+from controller.mpc.problem import (
+    ControlledVariable,
+    ManipulatedVariable,
+    Plan,
+    Situation,
+    Target,
+)
+from controller.signal import NS_PER_S, Snapshot
+from plant_models.process import Vector
 
 
 def step(
@@ -39,7 +50,8 @@ def step(
     timely_snapshot, refused = timely(application, snapshot)
     wishes, heard = hear(application, state.wishes, timely_snapshot)
     facts, handshake = mv_facts(application, state, wishes, readings, snapshot)
-    doubt = doubts(application, state, handshake, readings, snapshot)
+    cvs = watch_cvs(application, state, readings, snapshot.time_ns)
+    doubt = (*doubts(application, state, handshake, readings, snapshot), *cvs.doubts)
     mode = advance_mode(
         application.rules,
         state.mode,
@@ -49,7 +61,11 @@ def step(
     )
     inputs = model_inputs(application, state, facts, readings)
     estimator, estimated = estimate(application, state, inputs, readings, snapshot)
-    target, planner, plan = _think(application, state, wishes, facts, mode, inputs, estimated)
+    situation = _situation(
+        application, wishes, facts, mode, cvs.status, inputs, estimated, snapshot.time_ns
+    )
+    limits, situation = ramp(application, state.limits, situation)
+    target, planner, plan = _think(application, state, situation, estimated)
     authority = Authority(
         handshake=mode.mode in (Mode.READY, Mode.ACTIVE) or mode.hand_back,
         control=mode.mode is Mode.ACTIVE,
@@ -76,17 +92,19 @@ def step(
         handshake=_sent(handshake, move, heartbeat, sequence),
         estimator=estimator,
         sampled_ns=newest_samples(state, snapshot, estimated),
+        failures=cvs.failures,
+        limits=limits,
         planner=planner,
         planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
     )
     record = Record(
         cycle=snapshot.cycle,
         time_ns=snapshot.time_ns,
-        snapshot_digest=digest_snapshot(snapshot),
         mode=mode.mode.value,
         reason=mode.reason,
         doubts=doubt,
         mv_status=_mv_status(application, mode, facts, move),
+        cv_status=cvs.status,
         cv_value=_cv_values(application, estimated),
         readings={name: reading.value for name, reading in readings.items()},
         resting=wishes.resting,
@@ -96,29 +114,33 @@ def step(
         target=target,
         plan=plan,
         move=move,
-        events=(*_mode_event(state, mode), *refused, *heard, *_fusion_events(estimated)),
+        events=(
+            *_mode_event(state, mode),
+            *refused,
+            *heard,
+            *cvs.events,
+            *_fusion_events(estimated),
+        ),
     )
-    return after, seal(record)
+    return after, record
 
 
 def _think(
     application: Application,
     state: LoopState,
-    wishes: Wishes,
-    facts: Mapping[str, MvFacts],
-    mode: ModeState,
-    inputs: Inputs,
+    situation: Situation | None,
     estimated: Estimate | None,
 ) -> tuple[Target | None, PlannerState, Plan | None]:
-    """Target and plan; none in OFF, and none before there is an estimate."""
-    if estimated is None or mode.mode is Mode.OFF:
+    """Target and plan, where there is something to plan for."""
+    if situation is None or estimated is None:
         return None, PlannerState(), None
-    situation = _situation(application, wishes, facts, mode, inputs, estimated)
-    strange = application.ladder.implausible(situation)
+    # Inputs are believable always (`Layout.mv_believable`), states are while the estimate is sound.
+    strange = "" if estimated.healthy else application.ladder.implausible(situation)
     if strange:
         stay = _stay(situation, estimated, strange)
         planner, plan = application.ladder(state.planner, situation, stay)
         return None, planner, plan
+    # From where the plant is, not from the last target: of several steady states the near one.
     target = application.target(situation)
     planner, plan = application.ladder(state.planner, situation, target)
     return target, planner, plan
@@ -129,44 +151,92 @@ def _situation(
     wishes: Wishes,
     facts: Mapping[str, MvFacts],
     mode: ModeState,
+    cv_status: Mapping[str, CvStatus],
     inputs: Inputs,
-    estimated: Estimate,
-) -> Situation:
-    mvs, cvs = application.mvs, application.cvs
+    estimated: Estimate | None,
+    now_ns: int,
+) -> Situation | None:
+    """What to plan for; nothing in OFF, and nothing before there is an estimate."""
+    if estimated is None or mode.mode is Mode.OFF:
+        return None
+    mvs, cvs, layout = application.mvs, application.cvs, application.layout
     active = mode.mode is Mode.ACTIVE
+    here = [facts[mv.name] for mv in mvs]
     u_now = inputs.u.copy()
-    for mv in mvs:
-        fact = facts[mv.name]
+    for mv, fact in zip(mvs, here, strict=True):
         if fact.remote and fact.last_sent is not None:
             u_now[mv.input] = fact.last_sent
-    here = [facts[mv.name] for mv in mvs]
-    rest = {loop.mv: loop.target for loop in application.loops if loop.target is not None}
-    rest |= dict(wishes.resting)
-    setpoints = _setpoints(application, wishes)
+    dropped = "DROPPED" in cv_status.values()
     return Situation(
         x=estimated.x,
         w=estimated.disturbance,
         d=inputs.d,
         u_now=u_now,
-        mv_low=np.array([max(mv.low, f.operator_low) for mv, f in zip(mvs, here, strict=True)]),
-        mv_high=np.array([min(mv.high, f.operator_high) for mv, f in zip(mvs, here, strict=True)]),
-        cv_low=np.array([max(cv.low, wishes.low.get(cv.name, cv.low)) for cv in cvs]),
-        cv_high=np.array([min(cv.high, wishes.high.get(cv.name, cv.high)) for cv in cvs]),
-        setpoint=np.array([setpoints.get(cv.name, np.nan) for cv in cvs]),
+        mv_low=_wished(layout.mv_low, mvs, wishes.low, max),
+        mv_high=_wished(layout.mv_high, mvs, wishes.high, min),
+        cv_low=_wished(layout.cv_low, cvs, wishes.low, max),
+        cv_high=_wished(layout.cv_high, cvs, wishes.high, min),
+        setpoint=_wished(layout.setpoint, cvs, wishes.setpoint, _replaced),
         # Outside ACTIVE the plan shows what would be done, so every MV is free there.
-        free=np.array([1.0 if f.remote or not active else 0.0 for f in here]),
-        blocked_up=np.array([float(f.high) for f in here]),
-        blocked_down=np.array([float(f.low) for f in here]),
-        resting=np.array([rest.get(mv.name, np.nan) for mv in mvs]),
+        free=_flags([fact.remote for fact in here], layout) if active else layout.every,
+        blocked_up=_flags([fact.high for fact in here], layout),
+        blocked_down=_flags([fact.low for fact in here], layout),
+        resting=_wished(layout.resting, mvs, wishes.resting, lambda _, value: value),
+        cv_now=estimated.y[layout.cv_rows] if layout.funnelled else None,
+        forecast=_forecast(application, wishes, inputs, now_ns) if wishes.forecast else None,
+        watched=np.array([0.0 if cv_status[cv.name] == "DROPPED" else 1.0 for cv in cvs])
+        if dropped
+        else None,
     )
 
 
-def _setpoints(application: Application, wishes: Wishes) -> dict[str, float]:
-    return {
-        cv.name: wishes.setpoint.get(cv.name, cv.setpoint)
-        for cv in application.cvs
-        if cv.setpoint is not None
-    }
+def _forecast(application: Application, wishes: Wishes, inputs: Inputs, now_ns: int) -> Vector:
+    """Measured disturbances in every interval of the horizon, (N, nd): as now, until a value that
+    is expected of them begins."""
+    horizon = application.ladder.stage.horizon
+    begins = [now_ns + round(k * horizon.step_s * NS_PER_S) for k in range(horizon.intervals)]
+    rows = np.tile(inputs.d, (horizon.intervals, 1))
+    for column, variable in enumerate(application.model.d):
+        for at_ns, value in wishes.forecast.get(variable.name, ()):
+            if at_ns > now_ns:
+                rows[bisect_left(begins, at_ns) :, column] = value
+    return rows
+
+
+def _flags(flags: list[bool], layout: Layout) -> Vector:
+    """1.0 where a flag is set; as a rule all are, or none is."""
+    if all(flags):
+        return layout.every
+    return np.array(flags, dtype=np.float64) if any(flags) else layout.none
+
+
+def _wished(
+    usual: Vector,
+    variables: Sequence[ManipulatedVariable | ControlledVariable],
+    wishes: Mapping[str, float],
+    choose: Callable[[float, float], float],
+) -> Vector:
+    """What holds per variable: the usual value, and what `choose` makes of it and a wish."""
+    if not wishes:
+        return usual
+    return np.array(
+        [
+            choose(value, wishes[variable.name]) if variable.name in wishes else value
+            for variable, value in zip(variables, usual.tolist(), strict=True)
+        ]
+    )
+
+
+def _replaced(usual: float, wish: float) -> float:
+    """A setpoint gives way to another one; a zone has none."""
+    return usual if isnan(usual) else wish
+
+
+def _setpoints(application: Application, wishes: Wishes) -> Mapping[str, float]:
+    usual = application.layout.setpoints
+    if not wishes.setpoint:
+        return usual
+    return {name: wishes.setpoint.get(name, value) for name, value in usual.items()}
 
 
 def _stay(situation: Situation, estimated: Estimate, reason: str) -> Target:
@@ -177,7 +247,7 @@ def _stay(situation: Situation, estimated: Estimate, reason: str) -> Target:
 def _first_moves(application: Application, plan: Plan | None) -> dict[str, float]:
     if plan is None:
         return {}
-    return {mv.name: float(plan.moves[0, i]) for i, mv in enumerate(application.mvs)}
+    return dict(zip((mv.name for mv in application.mvs), plan.moves[0].tolist(), strict=True))
 
 
 def _next(word: int) -> int:
@@ -217,7 +287,8 @@ def _mv_status(
 def _cv_values(application: Application, estimated: Estimate | None) -> dict[str, float]:
     if estimated is None:
         return {}
-    return {cv.name: float(estimated.y[cv.output]) for cv in application.cvs}
+    y = estimated.y.tolist()
+    return {cv.name: y[cv.output] for cv in application.cvs}
 
 
 def _mode_event(state: LoopState, mode: ModeState) -> tuple[str, ...]:

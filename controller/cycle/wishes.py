@@ -13,10 +13,14 @@ from controller.signal import NS_PER_S, Command, CommandKind, Proposal, Snapshot
 
 # What was asked for longer ago than this (and three cycles) was asked for another situation.
 MAX_AGE_S = 600.0
+# More expected values than that of one disturbance are a mistake of whoever sends them.
+MAX_POINTS = 1000
 
 
 def timely(application: Application, snapshot: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
     """The snapshot without commands and proposals that waited too long, and which those were."""
+    if not (snapshot.commands or snapshot.proposals):
+        return snapshot, ()
     max_age_s = max(MAX_AGE_S, 3 * application.cycle_s)
     oldest_ns = snapshot.time_ns - round(max_age_s * NS_PER_S)
     commands = tuple(c for c in snapshot.commands if c.time_ns >= oldest_ns)
@@ -33,7 +37,10 @@ def hear(
     """Wishes after the commands and proposals of this snapshot, and what was done, in words."""
     events: list[str] = []
     for command in snapshot.commands:
-        wishes, event = _command(application, wishes, command)
+        if command.kind is CommandKind.FORECAST:
+            wishes, event = _forecast(application, wishes, command, snapshot.time_ns)
+        else:
+            wishes, event = _command(application, wishes, command)
         if event:
             events.append(event)
     for proposal in snapshot.proposals:
@@ -80,6 +87,30 @@ def _command(application: Application, wishes: Wishes, command: Command) -> tupl
             if all(cv.setpoint is None for cv in application.cvs if cv.name == name):
                 return wishes, f"refused: {done}: {name} has a zone, not a setpoint"
             return replace(wishes, setpoint={**wishes.setpoint, name: value}), done
+
+
+def _forecast(
+    application: Application, wishes: Wishes, command: Command, now_ns: int
+) -> tuple[Wishes, str]:
+    """One more expected value of a measured disturbance; what has passed is forgotten."""
+    by, name, value = f" by {command.who}" if command.who else "", command.target, command.value
+    known = {variable.name: variable for variable in application.model.d}
+    if name not in known:
+        return wishes, f"refused: forecast {name}{by}: no such measured disturbance"
+    if value is None:
+        rest = {other: points for other, points in wishes.forecast.items() if other != name}
+        return replace(wishes, forecast=rest), f"forecast {name} withdrawn{by}"
+    low, high = known[name].low, known[name].high
+    if not (command.text.isdigit() and low <= value <= high):
+        return wishes, (
+            f"refused: forecast {name} {value:g}{by}: outside [{low:g}, {high:g}] "
+            f"{known[name].unit}, or its time is none"
+        )
+    points = {at_ns: v for at_ns, v in wishes.forecast.get(name, ()) if at_ns > now_ns}
+    points[int(command.text)] = value
+    later = tuple(sorted(points.items()))[-MAX_POINTS:]
+    done = f"forecast {name} {value:g} {(int(command.text) - now_ns) / NS_PER_S / 60:.1f} min ahead"
+    return replace(wishes, forecast={**wishes.forecast, name: later}), done + by
 
 
 def _proposal(application: Application, wishes: Wishes, proposal: Proposal) -> tuple[Wishes, str]:

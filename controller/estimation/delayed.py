@@ -8,17 +8,19 @@ the filter runs forward again. The outcome equals the filter that had every resu
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import attrgetter
 
 import numpy as np
 from scipy.special import chdtri  # pyright: ignore[reportUnknownVariableType]
 
 from controller.estimation.augmented import PLAUSIBLE_SPANS, AugmentedModel, Disturbance
+from controller.estimation.evaluation import Evaluation, Matrix, compiled
 from controller.estimation.kalman import (
     Belief,
     Innovation,
-    Matrix,
     Measurement,
     correct,
     innovation,
@@ -73,6 +75,13 @@ class Moment:
 
     u is what the PLC worked with when it was read in this cycle, so it belongs to the interval
     that ends here.
+
+    Attributes:
+        doubt: covariance added to the belief before this moment, because rejected results in a
+            row showed that the process has moved; (nz, nz) or None.
+        arrival: moving horizon only: what was known before this moment from all that lies
+            before it, where a window starts here.
+        outcome: moving horizon only: how the solve of the window that ends here went.
     """
 
     time_ns: int
@@ -81,31 +90,161 @@ class Moment:
     u: Vector
     d: Vector
     measured: tuple[Measurement, ...]
+    doubt: Matrix | None = None
+    arrival: Belief | None = None
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayedFilterState:
-    """Everything the filter remembers. `moments` is in order of time, the newest last."""
+    """Everything an estimator remembers.
+
+    Attributes:
+        moments: in order of time, the newest last.
+        seen: identities of the results judged so far.
+        rejected: by source, how many of its results in a row were rejected.
+    """
 
     moments: tuple[Moment, ...]
     seen: tuple[str, ...] = ()
-    rejected_in_a_row: int = 0
+    rejected: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What the gate says about a late result.
+
+    Attributes:
+        fusion: verdict, chi-square and innovation; the outputs have not moved yet.
+        index: which moment the result joins.
+        state: state in which the judgement is remembered.
+        excess: chi-square over its limit, where the result is trusted all the same; else 1.
+    """
+
+    fusion: Fusion
+    index: int
+    state: DelayedFilterState
+    excess: float = 1.0
+
+
+def remembered(
+    moments: tuple[Moment, ...], newest: Moment, memory_s: float, more: int = 0
+) -> tuple[Moment, ...]:
+    """Moments within memory_s of the newest one, the one before them, and `more` older ones."""
+    oldest = newest.time_ns - round(memory_s * NS_PER_S)
+    first = bisect_right(moments, oldest, key=attrgetter("time_ns")) - 1 - more
+    return (*(moments[first:] if first > 0 else moments), newest)
+
+
+def judge(
+    state: DelayedFilterState,
+    result: LateResult,
+    augmented: AugmentedModel,
+    evaluation: Evaluation,
+    dt_s: float,
+    memory_s: float,
+) -> Judgement:
+    """Whether a late result may be fused, and into which moment."""
+    index, refusal = _place(state, result, augmented, dt_s, memory_s)
+    if refusal is not None:
+        return Judgement(Fusion(result.result_id, refusal), index, state)
+    at = state.moments[index]
+    found = innovation(evaluation, at.posterior, at.u, at.d, result.measurement)
+    chi_square, value = found.chi_square, tuple(found.value.tolist())
+    limit = float(chdtri(len(value), 1.0 - result.gate))
+    seen = (*state.seen, result.result_id)[-1000:]
+    rejected = state.rejected.get(result.source, 0)
+    if chi_square > limit and rejected < REJECTIONS_BEFORE_TRUST:
+        counts = {**state.rejected, result.source: rejected + 1}
+        refused = DelayedFilterState(state.moments, seen, counts)
+        fusion = Fusion(result.result_id, Verdict.OUTLIER, chi_square, value)
+        return Judgement(fusion, index, refused)
+    fusion = Fusion(result.result_id, Verdict.FUSED, chi_square, value)
+    judged = DelayedFilterState(state.moments, seen, {**state.rejected, result.source: 0})
+    return Judgement(fusion, index, judged, max(1.0, chi_square / limit) if limit > 0 else 1.0)
+
+
+def _place(
+    state: DelayedFilterState,
+    result: LateResult,
+    augmented: AugmentedModel,
+    dt_s: float,
+    memory_s: float,
+) -> tuple[int, Verdict | None]:
+    moments = state.moments
+    if result.result_id in state.seen:
+        return 0, Verdict.DUPLICATE
+    if not _usable(augmented, result.measurement):
+        return 0, Verdict.UNUSABLE
+    half = round(dt_s * NS_PER_S / 2)
+    if result.time_ns > moments[-1].time_ns + half:
+        return 0, Verdict.FUTURE
+    # The memory reaches back to the last moment that is at least that old.
+    oldest = moments[-1].time_ns - round(memory_s * NS_PER_S)
+    first = max(0, bisect_right(moments, oldest, key=attrgetter("time_ns")) - 1)
+    if result.time_ns < moments[first].time_ns - half:
+        return 0, Verdict.TOO_OLD
+    after = bisect_right(moments, result.time_ns, key=attrgetter("time_ns"))
+    candidates = [i for i in (after - 1, after) if first <= i < len(moments)]
+    return min(candidates, key=lambda i: abs(moments[i].time_ns - result.time_ns)), None
+
+
+def _usable(augmented: AugmentedModel, measured: Measurement) -> bool:
+    """Something is measured, and neither value nor sigma is beyond what numbers can carry."""
+    y = [augmented.model.y[output] for output in measured.outputs]
+    return bool(y) and all(
+        abs(value - variable.nominal) <= PLAUSIBLE_SPANS * variable.span
+        and SIGMA_SPANS[0] * variable.span <= sigma <= SIGMA_SPANS[1] * variable.span
+        for variable, value, sigma in zip(y, measured.values, measured.sigmas, strict=True)
+    )
+
+
+def joined(moment: Moment, measurement: Measurement, excess: float, nx: int) -> Moment:
+    """The moment with one more measurement.
+
+    Where the result exceeds its limit and is trusted, the disturbances are doubted as much as
+    the innovation shows, so that the estimate can follow.
+    """
+    measured = (*moment.measured, measurement)
+    if excess <= 1.0:
+        return replace(moment, measured=measured)
+    doubt = np.zeros_like(moment.prior.covariance)
+    doubt[nx:, nx:] = (excess - 1.0) * moment.prior.covariance[nx:, nx:]
+    prior = Belief(moment.prior.z, moment.prior.covariance + doubt)
+    arrival = moment.arrival
+    if arrival is not None:
+        arrival = Belief(arrival.z, arrival.covariance + doubt)
+    if moment.doubt is not None:
+        doubt = doubt + moment.doubt
+    return replace(moment, prior=prior, measured=measured, doubt=doubt, arrival=arrival)
+
+
+def known(belief: Belief) -> bool:
+    """Whether the belief is made of finite numbers."""
+    return bool(np.isfinite(belief.z).all() and np.isfinite(belief.covariance).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayedFilter:
-    """An extended Kalman filter with a memory for late results.
+    """A Kalman filter with a memory for late results.
 
     Attributes:
         noise_per_hour: covariance the augmented states gain per hour, (nz, nz).
         dt_s: nominal cycle time.
         memory_s: how far back a late result may reach.
+        constant: matrices of a linear model; None: the model is linearised at every estimate
+            (extended Kalman filter).
     """
 
     augmented: AugmentedModel
     noise_per_hour: Matrix
     dt_s: float
     memory_s: float
+    constant: Evaluation | None = None
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return compiled(self.augmented) if self.constant is None else self.constant
 
     def start(
         self, time_ns: int, z: Vector, covariance: Matrix, u: Vector, d: Vector
@@ -122,96 +261,69 @@ class DelayedFilter:
         measured: Measurement,
     ) -> DelayedFilterState:
         """Step to time_ns with u (nu,) and d (nd,), and correct with what is measured now."""
-        last = state.moments[-1]
-        elapsed_s = (time_ns - last.time_ns) / NS_PER_S
-        prior = self._predict(last, u, elapsed_s)
-        moment = self._corrected(Moment(time_ns, prior, prior, u, d, (measured,)))
-        kept = [*state.moments, moment]
-        oldest = time_ns - round(self.memory_s * NS_PER_S)
-        first = max(0, bisect_right([m.time_ns for m in kept], oldest) - 1)
-        return replace(state, moments=tuple(kept[first:]))
+        moment = self._next(state.moments[-1], time_ns, u, d, (measured,), None)
+        moments = remembered(state.moments, moment, self.memory_s)
+        return DelayedFilterState(moments, state.seen, state.rejected)
 
     def fuse(
         self, state: DelayedFilterState, result: LateResult
     ) -> tuple[DelayedFilterState, Fusion]:
         """Insert a late result at its sample time and run forward again."""
-        index, refusal = self._place(state, result)
-        if refusal is not None:
-            return state, Fusion(result.result_id, refusal)
-        at = state.moments[index]
-        found = innovation(self.augmented, at.posterior, at.u, at.d, result.measurement)
-        chi_square, value = found.chi_square, tuple(found.value.tolist())
-        limit = float(chdtri(len(value), 1.0 - result.gate))
-        seen = (*state.seen, result.result_id)[-1000:]
-        trusted = state.rejected_in_a_row >= REJECTIONS_BEFORE_TRUST
-        if chi_square > limit and not trusted:
-            rejected = state.rejected_in_a_row + 1
-            refused = replace(state, seen=seen, rejected_in_a_row=rejected)
-            return refused, Fusion(result.result_id, Verdict.OUTLIER, chi_square, value)
-        if chi_square > limit:
-            at = replace(at, prior=self._widened(at.prior, found, limit))
-        at = self._corrected(replace(at, measured=(*at.measured, result.measurement)))
-        moments = self._rerun([*state.moments[:index], at], state.moments[index + 1 :])
-        before = self._outputs(state.moments[-1])
-        after = self._outputs(moments[-1])
-        fused = DelayedFilterState(tuple(moments), seen, 0)
-        moved = tuple((after - before).tolist())
-        return fused, Fusion(result.result_id, Verdict.FUSED, chi_square, value, moved)
+        evaluation = self.evaluation
+        judged = judge(state, result, self.augmented, evaluation, self.dt_s, self.memory_s)
+        if judged.fusion.verdict is not Verdict.FUSED:
+            return judged.state, judged.fusion
+        index = judged.index
+        at = joined(state.moments[index], result.measurement, judged.excess, self.augmented.nx)
+        moments = list(state.moments)
+        moments[index] = replace(at, posterior=self._corrected(at.prior, at.u, at.d, at.measured))
+        for i in range(index + 1, len(moments)):
+            m = moments[i]
+            moments[i] = self._next(moments[i - 1], m.time_ns, m.u, m.d, m.measured, m.doubt)
+        if not known(moments[-1].posterior):
+            return state, Fusion(result.result_id, Verdict.UNUSABLE)
+        before, _ = self.outputs(state.moments[-1])
+        after, _ = self.outputs(moments[-1])
+        fused = replace(judged.state, moments=tuple(moments))
+        return fused, replace(judged.fusion, moved=tuple((after - before).tolist()))
 
-    def _place(self, state: DelayedFilterState, result: LateResult) -> tuple[int, Verdict | None]:
-        if result.result_id in state.seen:
-            return 0, Verdict.DUPLICATE
-        if not self._usable(result.measurement):
-            return 0, Verdict.UNUSABLE
-        times = [m.time_ns for m in state.moments]
-        half = round(self.dt_s * NS_PER_S / 2)
-        if result.time_ns > times[-1] + half:
-            return 0, Verdict.FUTURE
-        if result.time_ns < times[0] - half:
-            return 0, Verdict.TOO_OLD
-        after = bisect_right(times, result.time_ns)
-        candidates = [i for i in (after - 1, after) if 0 <= i < len(times)]
-        return min(candidates, key=lambda i: abs(times[i] - result.time_ns)), None
+    def outputs(self, moment: Moment) -> tuple[Vector, Vector]:
+        """Estimated outputs y (ny,) and their variances (ny,)."""
+        return outputs(self.evaluation, moment)
 
-    def _usable(self, measured: Measurement) -> bool:
-        """Something is measured, and neither value nor sigma is beyond what numbers can carry."""
-        y = [self.augmented.model.y[output] for output in measured.outputs]
-        return bool(y) and all(
-            abs(value - variable.nominal) <= PLAUSIBLE_SPANS * variable.span
-            and SIGMA_SPANS[0] * variable.span <= sigma <= SIGMA_SPANS[1] * variable.span
-            for variable, value, sigma in zip(y, measured.values, measured.sigmas, strict=True)
+    def innovation(self, moment: Moment, measured: Measurement) -> Innovation:
+        """What was measured in this moment beyond what was expected before it."""
+        return innovation(self.evaluation, moment.prior, moment.u, moment.d, measured)
+
+    def _next(
+        self,
+        last: Moment,
+        time_ns: int,
+        u: Vector,
+        d: Vector,
+        measured: tuple[Measurement, ...],
+        doubt: Matrix | None,
+    ) -> Moment:
+        elapsed_s = (time_ns - last.time_ns) / NS_PER_S
+        prior = predict(
+            self.evaluation, self.noise_per_hour, last.posterior, u, last.d, elapsed_s, self.dt_s
         )
+        if doubt is not None:
+            prior = Belief(prior.z, prior.covariance + doubt)
+        return Moment(time_ns, prior, self._corrected(prior, u, d, measured), u, d, measured, doubt)
 
-    def _rerun(self, moments: list[Moment], later: tuple[Moment, ...]) -> list[Moment]:
-        for moment in later:
-            last = moments[-1]
-            prior = self._predict(last, moment.u, (moment.time_ns - last.time_ns) / NS_PER_S)
-            moments.append(self._corrected(replace(moment, prior=prior)))
-        return moments
-
-    def _predict(self, moment: Moment, u: Vector, elapsed_s: float) -> Belief:
-        belief = moment.posterior
-        for _ in range(max(1, round(elapsed_s / self.dt_s))):
-            step = elapsed_s / max(1, round(elapsed_s / self.dt_s))
-            belief = predict(self.augmented, self.noise_per_hour, belief, u, moment.d, step)
+    def _corrected(
+        self, belief: Belief, u: Vector, d: Vector, measured: tuple[Measurement, ...]
+    ) -> Belief:
+        for one in measured:
+            belief = correct(self.evaluation, belief, u, d, one)
         return belief
 
-    def _corrected(self, moment: Moment) -> Moment:
-        belief = moment.prior
-        for measured in moment.measured:
-            belief = correct(self.augmented, belief, moment.u, moment.d, measured)
-        return replace(moment, posterior=belief)
 
-    def _widened(self, belief: Belief, found: Innovation, limit: float) -> Belief:
-        """Doubt the disturbances as much as the innovation shows, so that the filter can follow."""
-        nx = self.augmented.nx
-        covariance = belief.covariance.copy()
-        covariance[nx:, nx:] *= max(1.0, found.chi_square / limit)
-        return Belief(belief.z, covariance)
-
-    def _outputs(self, moment: Moment) -> Vector:
-        y, _ = self.augmented.observe(moment.posterior.z, moment.u, moment.d)
-        return np.asarray(y, dtype=np.float64).ravel()
+def outputs(evaluation: Evaluation, moment: Moment) -> tuple[Vector, Vector]:
+    """Outputs y (ny,) of a moment's posterior and their variances (ny,)."""
+    y, c = evaluation.observe(moment.posterior.z, moment.u, moment.d)
+    return y, ((c @ moment.posterior.covariance) * c).sum(axis=1)
 
 
 def noise_covariance(

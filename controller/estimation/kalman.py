@@ -7,14 +7,15 @@ form, so that the covariance stays symmetric and positive over months.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy import dot
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv  # pyright: ignore[reportAttributeAccessIssue]
 
-from controller.estimation.augmented import AugmentedModel
+from controller.estimation.evaluation import Evaluation, Matrix
 from plant_models.process import Vector
-
-Matrix = NDArray[np.float64]
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -45,54 +46,124 @@ class Innovation:
     chi_square: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Transition:
+    """Where z goes over an interval: z_next (nz,), its derivative a (nz, nz), noise (nz, nz)."""
+
+    z: Vector
+    a: Matrix
+    noise: Matrix
+
+
+def transition(
+    evaluation: Evaluation,
+    noise_per_hour: Matrix,
+    z: Vector,
+    u: Vector,
+    d: Vector,
+    elapsed_s: float,
+    cycle_s: float,
+) -> Transition:
+    """Over elapsed_s seconds with u (nu,) and d (nd,) held, in steps of about one cycle.
+
+    `noise_per_hour` (nz, nz) is the covariance that the states gain in one hour.
+    """
+    steps = max(1, round(elapsed_s / cycle_s))
+    step_s = elapsed_s / steps
+    gained = noise_per_hour * (step_s / SECONDS_PER_HOUR)
+    z, a = evaluation.advance(z, u, d, step_s)
+    noise = gained
+    for _ in range(steps - 1):
+        z, one = evaluation.advance(z, u, d, step_s)
+        a = one @ a
+        noise = one @ noise @ one.T + gained
+    return Transition(z, a, noise)
+
+
 def predict(
-    augmented: AugmentedModel,
+    evaluation: Evaluation,
     noise_per_hour: Matrix,
     belief: Belief,
     u: Vector,
     d: Vector,
-    dt_s: float,
+    elapsed_s: float,
+    cycle_s: float,
 ) -> Belief:
-    """Belief after dt_s seconds with u (nu,) and d (nd,) held.
-
-    `noise_per_hour` (nz, nz) is the covariance that the states gain in one hour.
-    """
-    z, a = (np.asarray(m) for m in augmented.advance(belief.z, u, d, dt_s))
-    covariance = a @ belief.covariance @ a.T + noise_per_hour * (dt_s / SECONDS_PER_HOUR)
-    return Belief(z.ravel(), covariance)
+    """Belief after elapsed_s seconds with u (nu,) and d (nd,) held."""
+    moved = transition(evaluation, noise_per_hour, belief.z, u, d, elapsed_s, cycle_s)
+    return Belief(moved.z, dot(dot(moved.a, belief.covariance), moved.a.T) + moved.noise)
 
 
 def innovation(
-    augmented: AugmentedModel, belief: Belief, u: Vector, d: Vector, measured: Measurement
+    evaluation: Evaluation, belief: Belief, u: Vector, d: Vector, measured: Measurement
 ) -> Innovation:
     """What the measurement says beyond the belief, without correcting anything."""
-    value, _, covariance = _residual(augmented, belief, u, d, measured)
+    sensors = sensors_of(measured.outputs, measured.sigmas)
+    y, c = evaluation.observe(belief.z, u, d)
+    c = c.take(sensors.rows, 0)
+    value = np.array(measured.values) - y.take(sensors.rows)
+    covariance = c @ belief.covariance @ c.T + sensors.noise
     # A value so absurd that its square overflows is infinitely surprising, not an error.
     with np.errstate(over="ignore", invalid="ignore"):
-        chi_square = float(value @ np.linalg.solve(covariance, value))
+        chi_square = float(value @ _solve(covariance, value))
     return Innovation(value, covariance, chi_square)
 
 
 def correct(
-    augmented: AugmentedModel, belief: Belief, u: Vector, d: Vector, measured: Measurement
+    evaluation: Evaluation,
+    belief: Belief,
+    u: Vector,
+    d: Vector,
+    measured: Measurement,
+    about: Vector | None = None,
 ) -> Belief:
-    """Belief after the measurement (Joseph form)."""
+    """Belief after the measurement (Joseph form); NaN where the covariance is not positive.
+
+    The outputs are linearised `about` a state (nz,); by default at what is believed.
+    """
     if not measured.outputs:
         return belief
-    value, c, covariance = _residual(augmented, belief, u, d, measured)
-    gain = np.linalg.solve(covariance, c @ belief.covariance).T
-    rest = np.eye(belief.z.size) - gain @ c
-    noise = np.square(np.array(measured.sigmas))
-    posterior = rest @ belief.covariance @ rest.T + (gain * noise) @ gain.T
-    return Belief(belief.z + gain @ value, (posterior + posterior.T) / 2)
+    sensors = sensors_of(measured.outputs, measured.sigmas)
+    y, c = evaluation.observe(belief.z if about is None else about, u, d)
+    # dot, because @ takes twice as long to start, which is all that counts at this size.
+    c = c.take(sensors.rows, 0)
+    seen = dot(c, belief.covariance)
+    gain = _solve(dot(seen, c.T) + sensors.noise, seen).T
+    rest = _identity(belief.z.size) - dot(gain, c)
+    scaled = gain * sensors.sigmas
+    posterior = dot(dot(rest, belief.covariance), rest.T)
+    posterior += dot(scaled, scaled.T)
+    posterior += posterior.T.copy()
+    posterior *= 0.5
+    value = np.array(measured.values) - y.take(sensors.rows)
+    if about is not None:
+        value -= dot(c, belief.z - about)
+    return Belief(belief.z + dot(gain, value), posterior)
 
 
-def _residual(
-    augmented: AugmentedModel, belief: Belief, u: Vector, d: Vector, measured: Measurement
-) -> tuple[Vector, Matrix, Matrix]:
-    y, c_all = (np.asarray(m) for m in augmented.observe(belief.z, u, d))
-    rows = list(measured.outputs)
-    c = c_all[rows]
-    value = np.array(measured.values) - y.ravel()[rows]
-    covariance = c @ belief.covariance @ c.T + np.diag(np.square(np.array(measured.sigmas)))
-    return value, c, covariance
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensors:
+    """Which outputs are measured, (m,), with which sigmas, (m,), and noise covariance, (m, m)."""
+
+    rows: NDArray[np.intp]
+    sigmas: Vector
+    noise: Matrix
+
+
+@lru_cache(maxsize=1024)
+def sensors_of(outputs: tuple[int, ...], sigmas: tuple[float, ...]) -> Sensors:
+    """The arrays of a measurement; the same few come every cycle."""
+    spread = np.array(sigmas, dtype=np.float64)
+    return Sensors(np.array(outputs, dtype=np.intp), spread, np.diag(spread * spread))
+
+
+@lru_cache(maxsize=64)
+def _identity(size: int) -> Matrix:
+    return np.eye(size)
+
+
+def _solve(covariance: Matrix, right: Matrix) -> Matrix:
+    """covariance⁻¹ right by Cholesky; NaN where the covariance is not positive definite."""
+    # Straight to LAPACK: for four measurements numpy's own solve spends its time on checks.
+    _, solution, failed = dposv(covariance, right)
+    return np.full_like(right, np.nan) if failed else solution

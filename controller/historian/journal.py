@@ -9,7 +9,7 @@ from types import TracebackType
 
 import apsw
 
-from controller.cycle.record import encode_snapshot
+from controller.cycle.record import digest, encode_snapshot
 from controller.errors import JournalError
 from controller.historian.database import database_errors, open_database, transaction
 from controller.historian.events import EventStore
@@ -75,8 +75,11 @@ class SqliteJournal:
         """An inbox with everything that no stored snapshot contains yet."""
         return SqliteInbox(self._events, delivered=delivered_ids(self._directory))
 
-    def append_snapshot(self, snapshot: Snapshot) -> None:
+    def append_snapshot(self, snapshot: Snapshot) -> str:
         """Encode now, save soon; a snapshot with messages is on the disk when this returns.
+
+        Returns:
+            The digest of the encoded snapshot, for its record.
 
         Raises:
             JournalError: cycles do not rise; the disk is full, broken or gives no answer.
@@ -89,10 +92,12 @@ class SqliteJournal:
                 mend="Cycle numbers must rise within one start",
             )
         messages = message_keys(snapshot)
-        self._writer.put_snapshot(cycle, snapshot.time_ns, encode_snapshot(snapshot), messages)
+        data = encode_snapshot(snapshot)
+        self._writer.put_snapshot(cycle, snapshot.time_ns, data, messages)
         self._last_cycle = cycle
         if messages:
             self._writer.flush()
+        return digest(data)
 
     def append_record(self, cycle: int, time_ns: int, record: bytes) -> None:
         """Save the encoded Record of the cycle whose snapshot was appended last.

@@ -24,7 +24,7 @@ EPOCH_MAX = 65535
 SAMPLES_SCHEMA = Schema(
     name="cycle log",
     application_id=0x4C575350,  # "LWSP"
-    version=1,
+    version=2,
     tables="""
         CREATE TABLE segment (
             id            INTEGER PRIMARY KEY,

@@ -1,7 +1,8 @@
 """The solve ladder: the best verified plan that the iteration budget allows, and never none.
 
-Rungs in order: sqp → fatrop → ipopt → shifted plan → hold. Every refusal is kept with its reason.
-What follows after holding too long, handing back to the PLC, is the mode machine's decision.
+Rungs in order: condensed (linear models) or rti → sqp → fatrop → ipopt → shifted plan → lqr → hold.
+Every refusal is kept with its reason. What follows after holding too long, handing back to the PLC,
+is the mode machine's decision.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controller.mpc.instance import Instance, Instances
 from controller.mpc.problem import Plan, Situation, Target
-from controller.mpc.solvers import Answer, Arguments, Iterate, Solver, make_solver
-from controller.mpc.transcription import Transcription
+from controller.mpc.regulator import Regulator, regulator
+from controller.mpc.solvers import Answer, Solver, Trajectory, make_solver
+from controller.mpc.stage import Stage
+from controller.mpc.transcription import transcribe
 from plant_models.process import Vector
 
 LIMIT_TOLERANCE = 1e-6
@@ -26,7 +30,7 @@ class PlannerState:
 
     plan: Plan | None = None
     age: int = 0
-    warm: Iterate | None = None
+    warm: Trajectory | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +40,14 @@ class Ladder:
     Attributes:
         solvers: (name, solver), tried in order.
         plan_age_max: cycles that a shifted plan may be used for.
+        regulator: the rung that needs no solver, or why there is none.
     """
 
-    transcription: Transcription
+    stage: Stage
+    instances: Instances
     solvers: tuple[tuple[str, Solver], ...]
     plan_age_max: int
+    regulator: Regulator | str = "there is none"
 
     def __call__(
         self, state: PlannerState, situation: Situation, target: Target
@@ -50,59 +57,65 @@ class Ladder:
         strange = self.implausible(situation)
         if strange:
             refused.append(f"solvers: {strange}")
-        else:
-            arguments = Arguments(
-                self.transcription.parameters(situation, target),
-                *self.transcription.bounds(situation),
-            )
-            for name, solver in self.solvers:
-                guess = state.warm or self._cold(situation)
-                outcome = self._attempt(solver, arguments, guess)
-                if isinstance(outcome, str):
-                    refused.append(f"{name}: {outcome}")
-                    continue
-                plan = self._plan(name, outcome, arguments, refused)
-                fault = self._outside(plan, situation)
-                if fault:
-                    refused.append(f"{name}: {fault}")
-                    continue
-                return PlannerState(plan, 0, outcome.iterate), plan
-        return self._without_solution(state, situation, refused)
+            return self._without_solution(state, situation, None, refused)
+        instance = self.instances(situation, target)
+        begin = self._begin(state, instance)
+        for name, solver in self.solvers:
+            outcome = self._attempt(solver, instance, begin)
+            if isinstance(outcome, str):
+                refused.append(f"{name}: {outcome}")
+                continue
+            plan = _plan(name, outcome, refused)
+            fault = self._outside(plan, situation)
+            if fault:
+                refused.append(f"{name}: {fault}")
+                continue
+            return PlannerState(plan, 0, outcome.trajectory), plan
+        return self._without_solution(
+            state, situation, instance if target.solved else None, refused
+        )
 
     def implausible(self, situation: Situation) -> str:
         """What in this situation no solver should be given; empty: nothing."""
-        return self.transcription.augmented.implausible(
+        return self.stage.augmented.implausible(
             situation.x, situation.w, situation.u_now, situation.d
         )
 
-    def _attempt(self, solver: Solver, arguments: Arguments, guess: Iterate) -> Answer | str:
+    def _begin(self, state: PlannerState, instance: Instance) -> Trajectory:
+        """The last answer, one interval on where a cycle is one; else: stay where we are."""
+        horizon = self.stage.horizon
+        warm = state.warm
+        if warm is None:
+            s = np.tile(instance.s0, (horizon.intervals + 1, 1))
+            return Trajectory(s, np.zeros((horizon.intervals, len(self.stage.mvs))))
+        if horizon.cycle_s != horizon.step_s or horizon.blocks:
+            return warm
+        s, v = np.empty_like(warm.s), np.zeros_like(warm.v)
+        s[:-1], s[-1] = warm.s[1:], warm.s[-1]
+        v[:-1] = warm.v[1:]
+        inner = warm.inner
+        if inner is not None:
+            inner = np.concatenate([inner[1:], inner[-1:]])
+        return Trajectory(s, v, warm.iterate, warm.active, inner)
+
+    def _attempt(self, solver: Solver, instance: Instance, begin: Trajectory) -> Answer | str:
         """The verified answer, or why there is none."""
         try:
-            answer = solver(arguments, guess)
+            answer = solver(instance, begin)
         except RuntimeError as error:  # CasADi reports every plugin failure as this type.
             return f"broke: {(str(error).splitlines() or ['without a word'])[0]}"
         if answer.certificate.fault:
             return f"{answer.certificate.fault}; it said {answer.status}"
         return answer
 
-    def _plan(
-        self, name: str, answer: Answer, arguments: Arguments, refused: Sequence[str]
-    ) -> Plan:
-        moves, prediction = self.transcription.read(answer.iterate.x, arguments.p)
-        return Plan(
-            moves=np.asarray(moves, dtype=np.float64),
-            prediction=np.asarray(prediction, dtype=np.float64),
-            status=answer.status,
-            rung=name,
-            refused=tuple(refused),
-            cost=answer.cost,
-            iterations=answer.iterations,
-            kkt_residual=answer.certificate.residual,
-        )
-
     def _without_solution(
-        self, state: PlannerState, situation: Situation, refused: list[str]
+        self,
+        state: PlannerState,
+        situation: Situation,
+        instance: Instance | None,
+        refused: list[str],
     ) -> tuple[PlannerState, Plan]:
+        """The last plan, then the regulator (where there is a target), then hold."""
         age = state.age + 1
         if state.plan is not None and age <= self.plan_age_max:
             shifted = self._shifted(state.plan, age, situation, refused)
@@ -114,11 +127,30 @@ class Ladder:
             refused.append(
                 f"shifted: the last plan is {age} cycles old, {self.plan_age_max} allowed"
             )
+        if instance is not None:
+            regulated = self._regulated(instance, refused)
+            fault = self._outside(regulated, situation) if regulated is not None else ""
+            if regulated is not None and not fault:
+                return PlannerState(state.plan, age, None), regulated
+            if fault:
+                refused.append(f"lqr: {fault}")
         return PlannerState(state.plan, age, None), self._hold(situation, refused)
+
+    def _regulated(self, instance: Instance, refused: list[str]) -> Plan | None:
+        if isinstance(self.regulator, str):
+            refused.append(f"lqr: {self.regulator}")
+            return None
+        found = self.regulator(instance)
+        if isinstance(found, str):
+            refused.append(f"lqr: {found}")
+            return None
+        moves, prediction = found
+        return Plan(moves, prediction, "not solved", "lqr", tuple(refused), float("nan"), 0,
+                    float("nan"))  # fmt: skip
 
     def _shifted(self, plan: Plan, age: int, situation: Situation, refused: Sequence[str]) -> Plan:
         """The old plan as it would be by now; its last row repeats. MVs not free stay."""
-        horizon = self.transcription.horizon
+        horizon = self.stage.horizon
         begun = int(age * horizon.cycle_s // horizon.step_s)
         rows = np.minimum(np.arange(horizon.intervals) + begun, horizon.intervals - 1)
         now = self._now(situation)
@@ -134,8 +166,8 @@ class Ladder:
         )
 
     def _hold(self, situation: Situation, refused: Sequence[str]) -> Plan:
-        horizon = self.transcription.horizon
-        ny = len(self.transcription.augmented.model.y)
+        horizon = self.stage.horizon
+        ny = len(self.stage.augmented.model.y)
         return Plan(
             moves=np.tile(self._now(situation), (horizon.intervals, 1)),
             prediction=np.full((horizon.intervals, ny), np.nan),
@@ -150,7 +182,11 @@ class Ladder:
     def _outside(self, plan: Plan, situation: Situation) -> str:
         """Which MV leaves its limits in this plan, or nothing."""
         now = self._now(situation)
-        for i, mv in enumerate(self.transcription.mvs):
+        slack = LIMIT_TOLERANCE * self.stage.u_scale
+        low, high = np.minimum(situation.mv_low, now), np.maximum(situation.mv_high, now)
+        if ((plan.moves >= low - slack) & (plan.moves <= high + slack)).all():
+            return ""
+        for i, mv in enumerate(self.stage.mvs):
             slack = LIMIT_TOLERANCE * mv.span
             low = min(situation.mv_low[i], now[i]) - slack
             high = max(situation.mv_high[i], now[i]) + slack
@@ -163,17 +199,37 @@ class Ladder:
         return ""
 
     def _now(self, situation: Situation) -> Vector:
-        return situation.u_now[[mv.input for mv in self.transcription.mvs]]
+        return situation.u_now[[mv.input for mv in self.stage.mvs]]
 
-    def _cold(self, situation: Situation) -> Iterate:
-        nlp = self.transcription.nlp
-        x = self.transcription.guess(situation)
-        return Iterate(x, np.zeros(x.size), np.zeros(int(nlp["g"].numel())))
+
+def _plan(name: str, answer: Answer, refused: Sequence[str]) -> Plan:
+    return Plan(
+        moves=answer.moves,
+        prediction=answer.prediction,
+        status=answer.status,
+        rung=name,
+        refused=tuple(refused),
+        cost=answer.cost,
+        iterations=answer.iterations,
+        kkt_residual=answer.certificate.residual,
+    )
 
 
 def make_ladder(
-    transcription: Transcription, budgets: Sequence[tuple[str, int]], plan_age_max: int
+    stage: Stage,
+    budgets: Sequence[tuple[str, int]],
+    plan_age_max: int,
+    compiled: Sequence[tuple[str, Solver]] = (),
+    terminal: Vector | None = None,
 ) -> Ladder:
-    """A ladder with the given solver rungs and iteration budgets, tried in order."""
-    solvers = tuple((name, make_solver(name, transcription, n)) for name, n in budgets)
-    return Ladder(transcription, solvers, plan_age_max)
+    """A ladder for one problem.
+
+    Args:
+        budgets: nonlinear-programming rungs and their iterations, tried in order.
+        compiled: faster rungs above them.
+        terminal: weight (ns, ns) on the distance of the last node from the target.
+    """
+    transcription = transcribe(stage)
+    rungs = tuple((name, make_solver(name, transcription, n)) for name, n in budgets)
+    made = Instances(stage, terminal)
+    return Ladder(stage, made, (*compiled, *rungs), plan_age_max, regulator(stage))

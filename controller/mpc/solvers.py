@@ -8,7 +8,9 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
+from numpy.typing import NDArray
 
+from controller.mpc.instance import Instance
 from controller.mpc.transcription import Transcription
 from controller.mpc.verify import Certificate, certify
 from plant_models.process import Vector
@@ -16,7 +18,7 @@ from plant_models.process import Vector
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Iterate:
-    """Primal and dual variables of a program: a solution, or a warm start."""
+    """Primal and dual variables of a nonlinear program: a solution, or a warm start."""
 
     x: Vector
     lam_x: Vector
@@ -24,29 +26,40 @@ class Iterate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arguments:
-    """One instance of the program: parameters and bounds."""
+class Trajectory:
+    """Where to begin: scaled states s (N+1, ns) and moves v (N, n_mv).
 
-    p: Vector
-    lbx: Vector
-    ubx: Vector
-    lbg: Vector
-    ubg: Vector
+    `iterate` is the same with multipliers, where a nonlinear-programming solver made it; `active`
+    tells per row of the condensed QP whether its upper (1) or lower (-1) limit was active; `inner`
+    holds the stage values of implicit intervals (N, size), see `collocation.Collocation`.
+    """
+
+    s: Vector
+    v: Vector
+    iterate: Iterate | None = None
+    active: NDArray[np.int8] | None = None
+    inner: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a solver returned, with our own certificate of it."""
+    """What a solver returned, with our own certificate of it.
 
-    iterate: Iterate
+    Attributes:
+        moves: setpoints (N, n_mv); prediction: outputs (N, ny); both in units.
+    """
+
+    trajectory: Trajectory
+    moves: Vector
+    prediction: Vector
     cost: float
     iterations: int
     status: str
     certificate: Certificate
 
 
-Solver = Callable[[Arguments, Iterate], Answer]
-"""A rung: program arguments and a first guess to an answer. Keeps no state between calls."""
+Solver = Callable[[Instance, Trajectory], Answer]
+"""A rung: an instance and where to begin to an answer. Keeps no state between calls."""
 
 
 def make_solver(name: str, transcription: Transcription, iterations: int) -> Solver:
@@ -57,33 +70,53 @@ def make_solver(name: str, transcription: Transcription, iterations: int) -> Sol
     """
     make = {"sqp": _sqp, "fatrop": _fatrop, "ipopt": _ipopt}[name]
     solve = make(transcription, iterations)
-    check = transcription.check
+    constraints = int(transcription.nlp["g"].numel())
 
-    def solver(arguments: Arguments, guess: Iterate) -> Answer:
+    def solver(instance: Instance, begin: Trajectory) -> Answer:
+        p = transcription.parameters(instance)
+        low_x, high_x, low_g, high_g = transcription.bounds(instance)
+        guess = begin.iterate
+        if guess is None or (guess.x.size, guess.lam_g.size) != (low_x.size, low_g.size):
+            # None, or one of a scenario tree, which is longer.
+            guess = cold(transcription.variables(begin.s, begin.v), constraints)
         result: Mapping[str, ca.DM] = solve(
             x0=guess.x,
             lam_x0=guess.lam_x,
             lam_g0=guess.lam_g,
-            p=arguments.p,
-            lbx=arguments.lbx,
-            ubx=arguments.ubx,
-            lbg=arguments.lbg,
-            ubg=arguments.ubg,
+            p=p,
+            lbx=low_x,
+            ubx=high_x,
+            lbg=low_g,
+            ubg=high_g,
         )
         stats: Mapping[str, Any] = solve.stats()
         iterate = Iterate(_flat(result["x"]), _flat(result["lam_x"]), _flat(result["lam_g"]))
-        cost, g, gradient = check(iterate.x, arguments.p, iterate.lam_g, iterate.lam_x)
+        cost, g, gradient = transcription.check(iterate.x, p, iterate.lam_g, iterate.lam_x)
         certificate = certify(
             np.concatenate([iterate.x, _flat(g)]),
             _flat(gradient),
-            np.concatenate([arguments.lbx, arguments.lbg]),
-            np.concatenate([arguments.ubx, arguments.ubg]),
+            np.concatenate([low_x, low_g]),
+            np.concatenate([high_x, high_g]),
             np.concatenate([iterate.lam_x, iterate.lam_g]),
         )
         status = str(stats.get("unified_return_status") or stats.get("return_status", "unknown"))
-        return Answer(iterate, float(cost), int(stats.get("iter_count", 0)), status, certificate)
+        moves, prediction = transcription.read(iterate.x, p)
+        return Answer(
+            Trajectory(*transcription.trajectory(iterate.x), iterate),
+            np.asarray(moves, dtype=np.float64),
+            np.asarray(prediction, dtype=np.float64),
+            float(cost),
+            int(stats.get("iter_count", 0)),
+            status,
+            certificate,
+        )
 
     return solver
+
+
+def cold(x: Vector, constraints: int) -> Iterate:
+    """A guess of the variables, and nothing known of the multipliers."""
+    return Iterate(x, np.zeros(x.size), np.zeros(constraints))
 
 
 def _flat(value: ca.DM) -> Vector:
@@ -92,7 +125,7 @@ def _flat(value: ca.DM) -> Vector:
 
 def _sqp(transcription: Transcription, iterations: int) -> ca.Function:
     nlp = transcription.nlp
-    lam_f, lam_g = ca.SX.sym("lam_f"), ca.SX.sym("lam_g", nlp["g"].numel())
+    lam_f, lam_g = ca.MX.sym("lam_f"), ca.MX.sym("lam_g", nlp["g"].numel())
     hessian = lam_f * ca.hessian(nlp["f"], nlp["x"])[0]
     return ca.nlpsol(
         "sqp",

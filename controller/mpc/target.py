@@ -1,105 +1,216 @@
 """Steady-state target: where the plant should rest, given today's disturbances and limits.
 
 Solved every cycle with the current disturbance estimate, which is what removes offset (Muske &
-Badgwell 2002). Zones and setpoints come first, resting values of the MVs second.
+Badgwell 2002). CVs come first, rank by rank; then prices and resting values of the MVs decide.
+
+The balances are linearized at the present iterate, the ranked program is solved for it, and both
+again until the nonlinear balances and limits are met (successive linear programming, Griffith &
+Stewart 1961, with Newton steps for the states). What does not converge goes to an interior-point
+method on the nonlinear program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite, sqrt
 
-import casadi as ca
 import numpy as np
 
 from controller.estimation.augmented import AugmentedModel
+from controller.mpc.explain import Explainer, Shaped
+from controller.mpc.linearization import Linearizer, linearizer
 from controller.mpc.problem import ControlledVariable, ManipulatedVariable, Situation, Target
-from controller.mpc.verify import certify
-from plant_models.process import Vector, nominal
+from controller.mpc.ranked import (
+    GIVEN_UP,
+    RankedProgram,
+    RankedSolution,
+    Ranking,
+    Stage,
+    UnsolvedError,
+    ranking,
+    solve_ranked,
+)
+from controller.mpc.target_limits import Asked, Scales, require_consistent, scales_of
+from controller.mpc.target_program import NonlinearTarget, nonlinear_target
+from plant_models.process import Vector
 
-# Without any wish, an MV rests where it is: just enough weight to make the answer unique.
-INERTIA = 1e-4
-# CV errors count this much more than resting values: limits first, economics second.
-LIMITS_FIRST = 1e2
+# Newton and successive programming converge quadratically or not at all.
+ITERATIONS = 25
+# An optimum between the limits is found by second derivatives only, but a vertex sooner without.
+CURVING = 3
+SHRINK, GROW = 0.4, 2.0
+# From the last target one looks nearby first, and does not believe a first step that long.
+NEAR, JUMP = 0.1, 0.05
+# A step is cut where it would carry a state further than this part of its span.
+LONGEST_STEP = 0.5
+# In spans of the states, and in scales of the limits: far below what any sensor resolves.
+BALANCED, KEPT = 1e-7, 1e-6
+# After a last step as short as this (in spans of the MVs), the derivatives are still the same.
+SETTLED = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetCalculation:
-    """min sum of weighted zone slack, setpoint error and distance to resting values
-    over (x, u, slack), subject to f(x, u, d, w) = 0 and the limits."""
+    """From situations to targets. Keeps nothing between calls."""
 
     augmented: AugmentedModel
     mvs: tuple[ManipulatedVariable, ...]
     cvs: tuple[ControlledVariable, ...]
-    solvers: tuple[ca.Function, ...]
-    check: ca.Function
-    read: ca.Function
-    x_scale: Vector
-    x_offset: Vector
+    linearizer: Linearizer
+    ranking: Ranking
+    nonlinear: NonlinearTarget
+    explainer: Explainer
+    scales: Scales
+    iterations: int = ITERATIONS
 
-    def __call__(self, situation: Situation) -> Target:
-        """Target for this situation; `solved` is False (and it rests here) when none is found."""
-        nx, n_mv, n_cv = self.augmented.nx, len(self.mvs), len(self.cvs)
-        index = [mv.input for mv in self.mvs]
-        low = np.array([mv.low for mv in self.mvs])
-        span = np.array([mv.span for mv in self.mvs])
-        now = situation.u_now[index]
-        wish = np.where(np.isfinite(situation.resting), situation.resting, now)
-        wish_weight = np.where(
-            np.isfinite(situation.resting),
-            np.array([mv.target_weight for mv in self.mvs]),
-            INERTIA,
+    def __call__(self, situation: Situation, guess: Target | None = None) -> Target:
+        """Target for this situation; `solved` is False (and it rests here) when none is found.
+
+        Args:
+            guess: where to begin, such as the last target; by default the present state.
+        """
+        asked = self.scales.asked(situation)
+        try:
+            return self._successive(situation, asked, guess)
+        except UnsolvedError as first:
+            reason = str(first)
+        try:
+            return self._interior_point(situation, asked)
+        except UnsolvedError as second:
+            return self._stay(situation, f"{reason}; interior point: {second}")
+
+    def _successive(self, situation: Situation, asked: Asked, guess: Target | None) -> Target:
+        """Linearize, solve the ranked program, move there, until nothing changes.
+
+        Raises:
+            UnsolvedError: it does not converge within the iterations, or leaves the numbers.
+        """
+        lin, at, scales = self.linearizer, self.linearizer.at, self.scales
+        n, nx, point = lin.layout.n, lin.layout.nx, lin.point
+        warm = guess is not None and guess.solved
+        x = guess.x if guess is not None and warm else situation.x
+        point[:nx] = (x - scales.x_nominal) / scales.x_span
+        point[nx:] = scales.mvs(guess.u) if guess is not None and warm else asked.now
+        longest = NEAR if warm else LONGEST_STEP
+        lin.parameters[:] = np.concatenate(
+            [situation.d, situation.w, situation.u_now, asked.wish, asked.weight]
         )
-        tracked = np.isfinite(situation.setpoint)
-        p = np.concatenate(
-            [
-                situation.w,
-                situation.d,
-                situation.u_now,
-                (wish - low) / span,
-                wish_weight,
-                np.where(tracked, situation.setpoint, 0.0),
-                tracked,
-            ]
+        hessian = np.diag(asked.weight)
+        solution: RankedSolution | None = None
+        before: Vector | None = None
+        short, moved, radius = False, 0.0, NEAR if warm else 1.0
+        for iteration in range(self.iterations):
+            lin.evaluate()
+            imbalance, every = at.figures.tolist()
+            if lin.failed() or not isfinite(every):
+                raise UnsolvedError("the balances cannot be linearized here")
+            low, high = asked.low - at.position, asked.high - at.position
+            if solution is not None and short and imbalance <= BALANCED:
+                missed = np.maximum(low, -high)
+                missed[n:] -= solution.slack
+                if float(missed.max()) <= KEPT:
+                    return self._found(situation, asked, solution)
+            program = RankedProgram(at.rows, low, high, hessian, at.gradient, crossed=asked.crossed)
+            curving = iteration >= CURVING or (warm and moved > JUMP**2)
+            if solution is not None and curving and not lin.linear:
+                # Steps that go back and forth are too long, those that go on are too short.
+                reach = float(np.abs(solution.v).max())
+                if before is not None and solution.v.dot(before) < 0.0:
+                    radius = min(radius, SHRINK * reach)
+                elif reach >= 0.99 * radius:
+                    radius *= GROW
+                before = solution.v
+                program = self._curved(program, solution, radius)
+            solution = solve_ranked(program, self.ranking)
+            step = at.tangent.dot(solution.v)
+            step += at.step
+            moved = solution.v.dot(solution.v)
+            far = step.dot(step)
+            if far > longest**2 and not lin.linear:
+                step *= longest / sqrt(far)
+            point += step
+            settled = SETTLED if not curving else SETTLED / 10.0
+            short = lin.linear or moved <= min(settled, 0.9 * radius) ** 2
+        raise UnsolvedError(f"no convergence in {self.iterations} linearizations")
+
+    def _curved(self, program: RankedProgram, last: RankedSolution, radius: float) -> RankedProgram:
+        """The program with second derivatives, priced by the duals of the last iterate, and steps
+        of at most `radius` spans."""
+        k, scales = self.linearizer.layout.n_integrating, self.scales
+        hessian = program.hessian
+        curvature: list[Vector | None] = [None] * len(self.ranking.levels)
+        for stage in last.stages:
+            prices = np.zeros(scales.price_y.size)
+            np.add.at(prices, scales.outputs, stage.rows[k:] / scales.cv)
+            if stage.level is None:
+                hessian = hessian + self.linearizer.curvature(prices + scales.price_y)
+            else:
+                curvature[stage.level] = self.linearizer.curvature(prices)
+        n = hessian.shape[0]
+        low, high = program.low.copy(), program.high.copy()
+        np.clip(low[:n], -radius, radius, out=low[:n])
+        np.clip(high[:n], -radius, radius, out=high[:n])
+        return replace(program, low=low, high=high, hessian=hessian, curvature=tuple(curvature))
+
+    def _found(self, situation: Situation, asked: Asked, solution: RankedSolution) -> Target:
+        at, layout, scales = self.linearizer.at, self.linearizer.layout, self.scales
+        n_mv, nx = layout.n_mv, layout.nx
+        u = situation.u_now.copy()
+        # Within rounding of a limit is at the limit: the guard knows no tolerance.
+        mvs = np.maximum(
+            np.minimum(self.linearizer.point[nx:], asked.high[:n_mv]), asked.low[:n_mv]
         )
-        free = situation.free > 0
-        u_low = np.where(free, situation.mv_low, now)
-        u_high = np.where(free, situation.mv_high, now)
-        scale = np.array([cv.scale for cv in self.cvs])
-        infinite_x, infinite_y = np.full(nx, np.inf), np.full(n_cv, np.inf)
-        lbx = np.concatenate([-infinite_x, (u_low - low) / span, np.zeros(n_cv)])
-        ubx = np.concatenate([infinite_x, (u_high - low) / span, infinite_y])
-        lbg = np.concatenate([np.zeros(nx), situation.cv_low / scale, -infinite_y])
-        ubg = np.concatenate([np.zeros(nx), infinite_y, situation.cv_high / scale])
-        # Beginning at the last target saves nothing: without its multipliers the SQP stalls there.
-        guess = np.concatenate(
-            [(situation.x - self.x_offset) / self.x_scale, (now - low) / span, np.zeros(n_cv)]
+        u[scales.index] = mvs * scales.span + scales.base
+        x = (self.linearizer.point[:nx] + at.step[:nx]) * scales.x_span + scales.x_nominal
+        slack = scales.nothing
+        if len(solution.stages) > 1:
+            of_cv = solution.slack[layout.n_integrating :]
+            slack = np.where(of_cv > GIVEN_UP, of_cv, 0.0) * scales.cv
+        reason = self._drift(solution.slack[: layout.n_integrating]) if layout.n_integrating else ""
+        target = Target(u, x, at.outputs.copy(), slack, True, reason)
+        return self._explained(situation, asked, target, solution.stages)
+
+    def _drift(self, rates: Vector) -> str:
+        """What to say where integrating states cannot be brought to rest."""
+        worst = float(rates.max(initial=0.0))
+        if worst <= GIVEN_UP:
+            return ""
+        return f"no steady state: a level drifts by {worst:.2g} of its range an hour at best"
+
+    def _explained(
+        self, situation: Situation, asked: Asked, target: Target, stages: tuple[Stage, ...]
+    ) -> Target:
+        """The target with its constraints; the linearization is the one at the target."""
+        at, n_mv = self.linearizer.at, self.linearizer.layout.n_mv
+        held = asked.low[:n_mv] >= asked.high[:n_mv]
+        shaped = Shaped(at.rows, asked.weight, held, stages, at.outputs_tangent)
+        constraints = self.explainer(situation, shaped, target.slack)
+        if not constraints:
+            return target
+        return Target(target.u, target.x, target.y, target.slack, True, target.reason, constraints)
+
+    def _interior_point(self, situation: Situation, asked: Asked) -> Target:
+        """The same by interior-point solves of the nonlinear program, one per rank.
+
+        Raises:
+            UnsolvedError: one of them cannot be certified.
+        """
+        lin, scales = self.linearizer, self.scales
+        answer = self.nonlinear(situation, asked.low, asked.high, asked.wish, asked.weight)
+        lin.parameters[:] = np.concatenate(
+            [situation.d, situation.w, situation.u_now, asked.wish, asked.weight]
         )
-        fault = "no solver"
-        v = guess
-        for solve in self.solvers:
-            try:
-                result = solve(x0=guess, p=p, lbx=lbx, ubx=ubx, lbg=lbg, ubg=ubg)
-            except RuntimeError as error:  # CasADi reports every plugin failure as this type.
-                fault = f"broke: {error}"
-                continue
-            v = np.asarray(result["x"]).ravel()
-            lam_x, lam_g = np.asarray(result["lam_x"]).ravel(), np.asarray(result["lam_g"]).ravel()
-            g, gradient = (np.asarray(m).ravel() for m in self.check(v, p, lam_g, lam_x))
-            fault = certify(
-                np.concatenate([v, g]),
-                gradient,
-                np.concatenate([lbx, lbg]),
-                np.concatenate([ubx, ubg]),
-                np.concatenate([lam_x, lam_g]),
-            ).fault
-            if not fault:
-                break
-        if fault:
-            return self._stay(situation, fault)
-        u, y = (np.asarray(m).ravel() for m in self.read(v, p))
-        x = v[:nx] * self.x_scale + self.x_offset
-        return Target(u, x, y, v[nx + n_mv :] * scale, True)
+        lin.point[:] = np.concatenate([answer.states, answer.mvs])
+        lin.evaluate()
+        u = situation.u_now.copy()
+        u[scales.index] = answer.mvs * scales.span + scales.base
+        x = answer.states * scales.x_span + scales.x_nominal
+        slack = np.where(answer.slack > GIVEN_UP, answer.slack, 0.0) * scales.cv
+        target = Target(u, x, answer.y, slack, True)
+        if lin.failed() or not isfinite(lin.at.figures[1]):
+            return target
+        return self._explained(situation, asked, target, answer.stages)
 
     def _stay(self, situation: Situation, reason: str) -> Target:
         y = np.asarray(
@@ -115,77 +226,35 @@ def target_calculation(
     augmented: AugmentedModel,
     mvs: Sequence[ManipulatedVariable],
     cvs: Sequence[ControlledVariable],
-    iterations: int = 15,
+    iterations: int = ITERATIONS,
+    currency: str = "EUR",
 ) -> TargetCalculation:
-    """Build the target problem once, for all situations."""
-    model = augmented.model
-    nx, nu, n_mv, n_cv = len(model.x), len(model.u), len(mvs), len(cvs)
-    x_scale, x_offset = np.array([v.span for v in model.x]), nominal(model.x)
-    xs, us, slack = ca.SX.sym("x", nx), ca.SX.sym("u", n_mv), ca.SX.sym("slack", n_cv)
-    w, d = ca.SX.sym("w", augmented.nw), ca.SX.sym("d", len(model.d))
-    u_now = ca.SX.sym("u_now", nu)
-    wish, wish_weight = ca.SX.sym("wish", n_mv), ca.SX.sym("wish_weight", n_mv)
-    wanted, tracked = ca.SX.sym("wanted", n_cv), ca.SX.sym("tracked", n_cv)
-    u = ca.SX(u_now)
-    for i, mv in enumerate(mvs):
-        u[mv.input] = us[i] * mv.span + mv.low
-    x = xs * ca.DM(x_scale) + ca.DM(x_offset)
-    y = augmented.output(x, u, d, w)
-    rows, scale = [cv.output for cv in cvs], ca.DM([cv.scale for cv in cvs])
-    weight = LIMITS_FIRST * ca.DM([cv.weight for cv in cvs])
-    error = (y[rows] - wanted) / scale
-    cost = (
-        ca.dot(weight * tracked, error**2)
-        + ca.dot(weight, slack + slack**2)
-        + ca.dot(wish_weight, (us - wish) ** 2)
-    )
-    # Time is scaled by an hour so that balances and limits are of the same order.
-    balance = augmented.derivative(x, u, d, w) / ca.DM(x_scale) * 3600.0
-    v = ca.vertcat(xs, us, slack)
-    g = ca.vertcat(balance, y[rows] / scale + slack, y[rows] / scale - slack)
-    p = ca.vertcat(w, d, u_now, wish, wish_weight, wanted, tracked)
-    lam_g, lam_x = ca.SX.sym("lam_g", g.numel()), ca.SX.sym("lam_x", v.numel())
-    gradient = ca.gradient(cost, v) + ca.jtimes(g, v, lam_g, True) + lam_x
-    nlp = {"x": v, "p": p, "f": cost, "g": g}
-    quiet = {"print_time": False, "error_on_fail": False, "show_eval_warnings": False}
-    lam_f = ca.SX.sym("lam_f")
-    hessian = lam_f * ca.hessian(cost, v)[0]
-    quick = ca.nlpsol(
-        "target_sqp",
-        "sqpmethod",
-        nlp,
-        {
-            **quiet,
-            "print_header": False,
-            "print_iteration": False,
-            "print_status": False,
-            "max_iter": iterations,
-            "tol_du": 1e-6,
-            "tol_pr": 1e-8,
-            "hess_lag": ca.Function("gauss_newton", [v, p, lam_f, lam_g], [hessian]),
-            "qpsol": "qrqp",
-            "qpsol_options": {
-                "print_time": False,
-                "error_on_fail": False,
-                "print_iter": False,
-                "print_header": False,
-                "print_info": False,
-            },
-        },
-    )
-    sure = ca.nlpsol(
-        "target_ipopt",
-        "ipopt",
-        nlp,
-        {**quiet, "ipopt": {"print_level": 0, "sb": "yes", "max_iter": 100, "tol": 1e-8}},
-    )
+    """Build the target problem once, for all situations.
+
+    Raises:
+        ModelError: limits that cross, a rank below 1, or numbers that are none, by name.
+    """
+    require_consistent(mvs, cvs)
+    ny = len(augmented.model.y)
+    price_u = np.array([mv.price * mv.span for mv in mvs])
+    price_y = np.zeros(ny)
+    for cv in cvs:
+        price_y[cv.output] += cv.price
+    # One unit of cost is the dearest variable over its whole span: prices weigh like wishes.
+    dearest = max([0.0, *np.abs(price_u).tolist(), *(abs(cv.price) * cv.scale for cv in cvs)])
+    unit = dearest or 1.0
+    cost_of = (price_u / unit, price_y / unit)
+    lin = linearizer(augmented, mvs, cvs, cost_of)
+    k = lin.layout.n_integrating
+    order = ranking([0] * k + [cv.rank for cv in cvs], [1.0] * k + [cv.weight for cv in cvs])
     return TargetCalculation(
         augmented,
         tuple(mvs),
         tuple(cvs),
-        (quick, sure),
-        ca.Function("check", [v, p, lam_g, lam_x], [g, gradient]),
-        ca.Function("read", [v, p], [u, y]),
-        x_scale,
-        x_offset,
+        lin,
+        order,
+        nonlinear_target(augmented, mvs, cvs, cost_of, order, k),
+        Explainer(tuple(mvs), tuple(cvs), order, k, price_u, price_y, currency, dearest),
+        scales_of(augmented, mvs, cvs, lin.right, cost_of[1]),
+        iterations,
     )

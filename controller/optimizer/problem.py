@@ -12,7 +12,14 @@ import numpy as np
 
 from controller.errors import ModelError
 from controller.optimizer.expression import Expression, compile_expression
-from plant_models.process import ProcessModel, Vector, names, nominal
+from plant_models.process import (
+    ProcessModel,
+    Vector,
+    names,
+    nominal,
+    rate_of_change,
+    symbols,
+)
 
 # (u (nu,), d (nd,)) -> (objective, constraints (nc,)); NaN where the model has no steady state.
 Prior = Callable[[Vector, Vector], tuple[float, Vector]]
@@ -219,13 +226,13 @@ def _steady_prior(
 
     Every call starts at the same state, so the answer depends on (u, d) alone.
     """
-    x, u, d = (ca.SX.sym(n, len(v)) for n, v in (("x", model.x), ("u", model.u), ("d", model.d)))
+    x, u, d, _ = symbols(model)
     p = ca.DM(model.p_nominal)
-    rate = model.f(x, u, d, p)
+    rate = rate_of_change(model)(x, u, d, p)
     y = model.h(x, u, d, p)
     scope = dict(zip(names(model.y), ca.vertsplit(y), strict=True))
-    for variables, symbols in ((model.u, u), (model.d, d)):
-        scope |= {v.name: symbols[i] for i, v in enumerate(variables)}
+    for variables, parts in ((model.u, u), (model.d, d)):
+        scope |= {v.name: parts[i] for i, v in enumerate(variables)}
     inputs = names(model.u)
     # The plant's measured value of a moved variable is an output; failing that, its target.
     scope = {v.name: u[inputs.index(n)] for n, v in decisions.items()} | scope

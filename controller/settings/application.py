@@ -12,14 +12,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from controller.mpc.tree import ParameterSet
 from controller.signal import Tag
 from plant_models.process import ProcessModel
 
 ConnectionType = Literal["PG", "OP", "BASIC"]
 Parity = Literal["N", "E", "O"]
-DisturbanceKind = Literal["output", "input"]
+DisturbanceKind = Literal["output", "input", "state"]
+EstimatorKind = Literal["kalman", "ekf", "moving_horizon"]
 Rearm = Literal["auto", "operator"]
 Method = Literal["modifier_adaptation_gp"]
+Currency = Literal["EUR", "USD", "GBP", "CHF", "JPY", "CNY"]
 
 Position = tuple[int, int]
 """Line and column of a value in its file, both counted from 1."""
@@ -120,6 +123,7 @@ class Manipulated:
         low, high, rate_per_s: limits on the setpoint and on its change per second.
         move_suppression, target_weight: weights of a move and of the distance to the target.
         target: resting value, None where the MV may rest anywhere.
+        price: per unit of the input and hour, in the currency of the application.
     """
 
     name: str
@@ -135,6 +139,7 @@ class Manipulated:
     move_suppression: float = 1.0
     target_weight: float = 1.0
     target: float | None = None
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,8 @@ class Controlled:
     """A model output kept in a zone or at a setpoint, in the output's unit.
 
     `measured_by` names a tag (read every cycle) or a quality source. With a setpoint, `low` and
-    `high` are infinite. Control keeps `margin` away from the limits of a zone.
+    `high` are infinite. Control keeps `margin` away from the limits of a zone. Tuning starts from
+    `response_s`, time until 63 % of a step is done, and `gain_uncertainty`, a share.
     """
 
     output: str
@@ -152,6 +158,14 @@ class Controlled:
     setpoint: float | None
     weight: float
     margin: float = 0.0
+    rank: int = 1
+    price: float = 0.0
+    approach_s: float = 0.0
+    ramp_s: float = 0.0
+    on_failure: Literal["predict", "drop", "critical"] = "predict"
+    predict_for_s: float = 0.0
+    response_s: float | None = None
+    gain_uncertainty: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +195,44 @@ class Disturbance:
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSettings:
-    """Process noise of named states (unit per √hour) and the integrating disturbances."""
+    """How the unknown is estimated.
+
+    Attributes:
+        states: process noise of named states, in their unit per √hour.
+        disturbances: integrating ones.
+        window, iterations: of the moving horizon, in cycles and in Gauss–Newton steps.
+    """
 
     states: Mapping[str, float]
     disturbances: tuple[Disturbance, ...]
+    kind: EstimatorKind = "ekf"
+    window: int = 10
+    iterations: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RobustSettings:
+    """A scenario tree over parameter sets, the nominal one among them where it counts; `horizon`:
+    intervals at whose start it branches."""
+
+    horizon: int
+    sets: tuple[ParameterSet, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MpcSettings:
-    """`horizon` intervals of `step_s`; solver budget in iterations: fatrop, then IPOPT."""
+    """`horizon` intervals of `step_s`; solver budget in iterations: fatrop, then IPOPT; `blocks`:
+    intervals between the moves; `engine`: whether the first rung is compiled."""
 
     step_s: float
     horizon: int
     plan_age_max: int
     iterations: tuple[int, int]
+    blocks: tuple[int, ...] = ()
+    economics: float = 0.0
+    terminal: Literal["none", "lqr"] = "none"
+    engine: Literal["compiled", "portable"] = "compiled"
+    robust: RobustSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +299,7 @@ class Settings:
     mpc: MpcSettings
     optimizer: OptimizerSettings | None
     guard: GuardSettings
+    currency: Currency = "EUR"
     overrides: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     positions: Mapping[str, Position] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from controller.settings.application import (
     Controlled,
     Disturbance,
+    EstimatorKind,
     EstimatorSettings,
     Lab,
     Manipulated,
@@ -18,6 +19,7 @@ from controller.settings.application import (
 from controller.settings.context import UNKNOWN, Context
 from controller.settings.expression import unknown_parts
 from controller.settings.problems import suggestion
+from controller.settings.robust import resolve_robust
 from controller.settings.schema import OptimizerSection
 from controller.settings.yaml_core import KeyPath
 from plant_models.variable import Variable
@@ -83,6 +85,7 @@ def resolve_estimator(
         per="hour**0.5",
         zero=True,
     )
+    choice = _estimator_choice(context, path)
     if section.disturbances is None:
         names = dict.fromkeys([m.output for m in measured] + [c.output for c in controlled])
         outputs = context.variables("output")
@@ -91,21 +94,38 @@ def resolve_estimator(
             for name in names
             if name in outputs
         )
-        return EstimatorSettings(states, default)
+        return EstimatorSettings(states, default, *choice)
     seen: dict[str, KeyPath] = {}
     disturbances: list[Disturbance] = []
     for i, item in enumerate(section.disturbances):
         place = (*path, "disturbances", i)
         if item.kind == "output":
             variable = context.variable((*place, "on"), item.on, "output")
+        elif item.kind == "state":
+            variable = context.variable((*place, "on"), item.on, "state")
         else:
             variable = context.variable((*place, "on"), item.on, "input", "disturbance")
         context.once(seen, (*place, "on"), f"a disturbance on {item.kind}", item.on)
         walk = UNKNOWN
         if variable is not None:
-            walk = context.positive((*place, "walk"), item.walk, variable.unit, per="hour**0.5")
+            per = "hour**1.5" if item.kind == "state" else "hour**0.5"
+            walk = context.positive((*place, "walk"), item.walk, variable.unit, per=per)
         disturbances.append(Disturbance(item.on, item.kind, walk))
-    return EstimatorSettings(states, tuple(disturbances))
+    return EstimatorSettings(states, tuple(disturbances), *choice)
+
+
+def _estimator_choice(context: Context, path: KeyPath) -> tuple[EstimatorKind, int, int]:
+    """Kind, window and iterations; the last two belong to the moving horizon alone."""
+    section = context.raw.estimator
+    if section.kind != "moving_horizon":
+        for key, given in (("window", section.window), ("iterations", section.iterations)):
+            if given is not None:
+                context.add(
+                    (*path, key),
+                    f"{key} is for kind moving_horizon, but kind is {section.kind}",
+                    f"Remove {key}, or write kind: moving_horizon",
+                )
+    return section.kind, section.window or 10, section.iterations or 6
 
 
 def resolve_mpc(context: Context, cycle_s: float) -> MpcSettings:
@@ -118,7 +138,24 @@ def resolve_mpc(context: Context, cycle_s: float) -> MpcSettings:
             "Write at least one cycle",
         )
     fatrop, ipopt = section.iterations
-    return MpcSettings(step_s, section.horizon, section.plan_age_max, (fatrop, ipopt))
+    blocks = tuple(section.blocks)
+    if sum(blocks) > section.horizon:
+        context.add(
+            ("mpc", "blocks"),
+            f"the blocks cover {sum(blocks)} intervals, the horizon has {section.horizon}",
+            "Shorten them",
+        )
+    return MpcSettings(
+        step_s=step_s,
+        horizon=section.horizon,
+        plan_age_max=section.plan_age_max,
+        iterations=(fatrop, ipopt),
+        blocks=blocks,
+        economics=float(section.economics),
+        terminal=section.terminal,
+        engine=section.engine,
+        robust=resolve_robust(context, section.horizon),
+    )
 
 
 def resolve_optimizer(

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from controller.errors import ModelError, SettingsError
+from controller.errors import SettingsError
 from controller.settings import yaml_core
 from controller.settings.application import GuardSettings, Settings
 from controller.settings.context import Context
@@ -29,13 +29,11 @@ from controller.settings.loops import (
     resolve_manipulated,
     resolve_measured,
 )
+from controller.settings.model_forms import check_sampling, resolve_model
 from controller.settings.overrides import lay_over
-from controller.settings.plant_reference import accepted_names, call_factory, find_factory
 from controller.settings.problems import Problems, add_shape_problems
-from controller.settings.quantity import QuantityError, check_unit
 from controller.settings.schema import ApplicationFile
-from controller.settings.yaml_core import Document, KeyPath, written
-from plant_models.process import NoSteadyStateError, ProcessModel, nominal, steady_state
+from controller.settings.yaml_core import Document, written
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -90,7 +88,7 @@ def parse(text: str, path: Path, overrides: Mapping[str, object] = _NOTHING) -> 
     problems = Problems(document, lay_over(document, overrides))
     raw = _shape(document, problems)
     context = Context(raw, problems)
-    context.model = _model(context, path.parent)
+    context.model = resolve_model(context, path.parent)
     settings = _resolve(context, text, path)
     problems.raise_found()
     return replace(settings, overrides=MappingProxyType(dict(overrides)))
@@ -105,68 +103,6 @@ def _shape(document: Document, problems: Problems) -> ApplicationFile:
     raise AssertionError("a file of wrong shape has at least one problem")
 
 
-def _model(context: Context, folder: Path) -> ProcessModel | None:
-    """The model with its parameters, at a steady state; None with the problem noted."""
-    section = context.raw.model
-    place: KeyPath = ("model", "plant")
-    before = len(context.problems)
-    try:
-        factory = find_factory(section.plant, folder)
-        own = accepted_names(factory)
-        arguments = {name: v for name, v in section.parameters.items() if name in own}
-        for name in (name for name, v in arguments.items() if isinstance(v, str)):
-            what = f"{name} is an argument of {section.plant}, which knows no units"
-            context.add(("model", "parameters", name), what, "Write a number without unit")
-        if len(context.problems) > before:
-            return None
-        model = call_factory(factory, section.plant, arguments)
-    except ModelError as error:
-        context.add(place, error.what, error.mend)
-        return None
-    if not isinstance(model, ProcessModel):
-        context.add(
-            place,
-            f"{section.plant} returns {type(model).__name__}, not a ProcessModel",
-            "Name the factory of a process model",
-        )
-        return None
-    _check_units(context, place, model)
-    values: dict[str, float] = {}
-    known = {v.name: v.unit for v in model.p}
-    for name, given in section.parameters.items():
-        here = ("model", "parameters", name)
-        if name not in own and context.known(here, "model parameter", name, [*known, *own]):
-            values[name] = context.value(here, given, known[name])
-            _check_parameter(context, here, model, values[name])
-    if len(context.problems) > before:
-        return model
-    model = model.with_parameters(values) if values else model
-    try:
-        steady_state(model, nominal(model.u))
-    except NoSteadyStateError as error:
-        context.add(
-            place,
-            f"no steady state at the nominal point: {error}",
-            "Correct the nominal values or the parameters; the targets need a steady state",
-        )
-    return model
-
-
-def _check_parameter(context: Context, path: KeyPath, model: ProcessModel, value: float) -> None:
-    variable = next(v for v in model.p if v.name == path[-1])
-    if not variable.low <= value <= variable.high:
-        what = f"{value:g} {variable.unit} is outside that of the model: {variable}"
-        context.add(path, what, "Choose a value that the model knows")
-
-
-def _check_units(context: Context, place: KeyPath, model: ProcessModel) -> None:
-    for variable in (*model.x, *model.u, *model.d, *model.y, *model.p):
-        try:
-            check_unit(variable.unit)
-        except QuantityError as error:
-            context.add(place, f"unit of model variable {variable.name}: {error.what}", error.mend)
-
-
 def _resolve(context: Context, text: str, path: Path) -> Settings:
     raw = context.raw
     cycle_s = context.seconds(("cycle",), raw.cycle)
@@ -179,6 +115,7 @@ def _resolve(context: Context, text: str, path: Path) -> Settings:
     quality = resolve_quality(context)
     estimator = resolve_estimator(context, measured, controlled)
     mpc = resolve_mpc(context, cycle_s)
+    check_sampling(context, cycle_s, mpc.step_s)
     optimizer = resolve_optimizer(context, manipulated)
     context.problems.raise_found()
     if context.model is None:
@@ -190,6 +127,7 @@ def _resolve(context: Context, text: str, path: Path) -> Settings:
     document = context.problems.document
     return Settings(
         name=raw.name,
+        currency=raw.currency,
         path=path,
         text=text,
         cycle_s=cycle_s,
@@ -197,7 +135,7 @@ def _resolve(context: Context, text: str, path: Path) -> Settings:
         devices=MappingProxyType(devices),
         tags=MappingProxyType(tags),
         model=context.model,
-        model_ref=raw.model.plant,
+        model_ref=raw.model.plant or "written in this file",
         measured=measured,
         feedforward=feedforward,
         manipulated=manipulated,

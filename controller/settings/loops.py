@@ -63,6 +63,7 @@ def _manipulated(context: Context, path: KeyPath, section: ManipulatedSection) -
     _check_device(context, path, section)
     low = high = rate = UNKNOWN
     target: float | None = None
+    price = 0.0
     if variable is not None:
         unit = variable.unit
         low, high = context.pair((*path, "range"), section.range, unit)
@@ -73,6 +74,7 @@ def _manipulated(context: Context, path: KeyPath, section: ManipulatedSection) -
             if target < low or target > high:
                 what = f"{target:g} {unit} is outside the range {low:g} … {high:g} {unit}"
                 context.add((*path, "target"), what, "Choose a target inside the range")
+        price = _price(context, (*path, "price"), section.price, unit)
     return Manipulated(
         name=section.name,
         input=section.input,
@@ -87,7 +89,14 @@ def _manipulated(context: Context, path: KeyPath, section: ManipulatedSection) -
         move_suppression=float(section.move_suppression),
         target_weight=float(section.target_weight),
         target=target,
+        price=price,
     )
+
+
+def _price(context: Context, path: KeyPath, given: float | str, unit: str) -> float:
+    """A price per `unit` and hour; `0.3 EUR/kg` of a flow in kg/s is 1080 EUR/h per kg/s."""
+    per = "1" if unit in ("", "1") else f"({unit})"
+    return context.value(path, given, f"{context.raw.currency}/{per}/hour")
 
 
 def _check_device(context: Context, path: KeyPath, section: ManipulatedSection) -> None:
@@ -165,8 +174,9 @@ def resolve_controlled(context: Context) -> tuple[Controlled, ...]:
             context.add(path, f"found {found}, expected one of them", "Write one of them")
         low, high = float("-inf"), float("inf")
         setpoint: float | None = None
-        margin = 0.0
+        margin = price = 0.0
         if output is not None:
+            price = _price(context, (*path, "price"), section.price, output.unit)
             margin = context.positive((*path, "margin"), section.margin, output.unit, zero=True)
         if output is not None and section.zone is not None:
             low, high = context.pair((*path, "zone"), section.zone, output.unit)
@@ -187,9 +197,50 @@ def resolve_controlled(context: Context) -> tuple[Controlled, ...]:
                 setpoint,
                 float(section.weight),
                 margin,
+                section.rank,
+                price,
+                context.seconds((*path, "approach"), section.approach, zero=True),
+                context.seconds((*path, "ramp"), section.ramp, zero=True),
+                section.on_failure,
+                _predict_for(context, path, section),
+                *_tuning(context, path, section),
             )
         )
     return tuple(result)
+
+
+def _tuning(
+    context: Context, path: KeyPath, section: ControlledSection
+) -> tuple[float | None, float]:
+    """The two numbers that `tune` starts from: wanted response time, share of gain uncertainty."""
+    response_s = None
+    if section.response is not None:
+        response_s = context.seconds((*path, "response"), section.response)
+    share = context.positive((*path, "gain_uncertainty"), section.gain_uncertainty, "1", zero=True)
+    if share >= 1.0:
+        context.add(
+            (*path, "gain_uncertainty"),
+            f"found {section.gain_uncertainty}, with which not even the sign of a gain is known",
+            "Write a share below 100 %",
+        )
+    return response_s, share
+
+
+def _predict_for(context: Context, path: KeyPath, section: ControlledSection) -> float:
+    """How long a prediction may stand in; refused where losing the measurement sheds at once."""
+    raw, source = context.raw, section.measured_by
+    critical = any(m.tag == source and m.critical for m in raw.measured)
+    if source in raw.quality:
+        critical = raw.quality[source].critical
+    predict_s = context.seconds((*path, "predict_for"), section.predict_for, zero=True)
+    if critical and (section.on_failure == "drop" or predict_s > 0.0):
+        context.add(
+            (*path, "on_failure" if section.on_failure == "drop" else "predict_for"),
+            f"{source} is critical, so its loss sheds before {section.output} could be predicted "
+            "or dropped",
+            f"Write critical: false where {source} is declared",
+        )
+    return predict_s
 
 
 def _check_source(context: Context, path: KeyPath, section: ControlledSection) -> None:

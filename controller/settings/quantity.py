@@ -17,7 +17,7 @@ from typing import Any
 import pint
 from pint.errors import PintError
 
-from controller.settings.schema import NUMBER
+from controller.settings.schema_types import NUMBER
 
 _PARTS = re.compile(rf"\s*({NUMBER})\s*(.*?)\s*", re.DOTALL)
 # What a unit is written with. The unit parser computes whatever it is given, and stumbles over

@@ -6,65 +6,40 @@ what an engineer reads while typing.
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from controller.settings.application import (
     ConnectionType,
+    Currency,
     DisturbanceKind,
+    EstimatorKind,
     Method,
     Parity,
     Rearm,
 )
+from controller.settings.model_sections import ModelSection
+from controller.settings.schema_types import (
+    STRICT,
+    AddressPair,
+    Count,
+    Number,
+    Pair,
+    Port,
+    Quantity,
+    Text,
+    UnitId,
+    Weight,
+)
 from controller.signal import Access, ByteOrder
-
-NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-QUANTITY = rf"^\s*{NUMBER}\s*($|[A-Za-z%°µμΩ(/].*$|1\s*/.*$)"
-_QUANTITY = re.compile(QUANTITY)
-
-
-def _quantity(value: Any) -> float | str:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value):
-        return value  # unchanged: a factory may count with whole numbers
-    if isinstance(value, str) and _QUANTITY.match(value):
-        return value
-    raise PydanticCustomError("quantity", "a number, or a number and its unit")
-
-
-Quantity = Annotated[
-    float | str,
-    PlainValidator(_quantity),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number"},
-                {"type": "string", "pattern": QUANTITY},
-            ]
-        }
-    ),
-]
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Pair = Annotated[list[Quantity], Field(min_length=2, max_length=2)]
-Address = Annotated[int, Field(ge=0, le=65535)]
-AddressPair = Annotated[list[Address], Field(min_length=2, max_length=2)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-UnitId = Annotated[int, Field(ge=0, le=255)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
     """One section of the file."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    model_config = STRICT
 
 
 class HandshakeSection(Section):
@@ -181,15 +156,6 @@ class TagSection(Section):
     """Largest difference between the written value and the value read back."""
 
 
-class ModelSection(Section):
-    """The controller's model of the process."""
-
-    plant: Text
-    """module:factory, file.py:factory, or an entry point in `loopwright.plants`."""
-    parameters: dict[str, Quantity] = {}
-    """Parameters of the model that differ from its nominal ones."""
-
-
 class MeasuredSection(Section):
     """A model output that a tag measures every cycle."""
 
@@ -241,6 +207,8 @@ class ManipulatedSection(Section):
     """Weight of the distance to the target."""
     target: Quantity | None = None
     """Where the MV rests when nothing else asks for it."""
+    price: Quantity = 0.0
+    """What it costs: 0.3 EUR/kg of a flow in kg/s, or per unit and hour. Negative: it earns."""
 
 
 class ControlledSection(Section):
@@ -257,7 +225,25 @@ class ControlledSection(Section):
     margin: Quantity = 0.0
     """Distance that control keeps from the limits of the zone, in the output's unit."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """A larger weight gives way later."""
+    """A larger weight gives way later, among CVs of one rank."""
+    rank: Count = 1
+    """1 is kept first; no rank is made worse for the sake of one with a larger number."""
+    price: Quantity = 0.0
+    """What it costs, as for an MV. Negative: it earns."""
+    approach: Quantity = 0.0
+    """Time constant on which a setpoint is approached, or a violated zone entered. 0: at once."""
+    ramp: Quantity = 0.0
+    """Time in which changed limits move over the zone's width (or the range). 0: at once."""
+    on_failure: Literal["predict", "drop", "critical"] = "predict"
+    """When nothing measures it for longer than predict_for: go on with the prediction, leave it out
+    until it is measured again, or shed."""
+    predict_for: Quantity = 0.0
+    """Time for which the prediction stands in for a failed measurement."""
+    response: Quantity | None = None
+    """For `tune`: wanted closed-loop response time, from a setpoint step (or a violated zone) until
+    63 % of the way is done, dead time included."""
+    gain_uncertainty: Quantity = "20 %"
+    """For `tune`: by which share the model's gains to this CV may be wrong, below 100 %."""
 
 
 class QualitySection(Section):
@@ -283,7 +269,7 @@ class DisturbanceSection(Section):
     on: Text
     """The output or input it adds to."""
     kind: DisturbanceKind
-    """output or input."""
+    """output, input, or state: adds to the state's rate of change, per hour."""
     walk: Quantity
     """How fast it may drift: standard deviation, per square root of an hour."""
 
@@ -291,10 +277,44 @@ class DisturbanceSection(Section):
 class EstimatorSection(Section):
     """The state and disturbance estimator."""
 
+    kind: EstimatorKind = "ekf"
+    """kalman (linear models only), ekf (extended Kalman filter) or moving_horizon."""
+    window: Annotated[int, Field(ge=1, le=200)] | None = None
+    """moving_horizon: cycles that are explained together; default: 10."""
+    iterations: Annotated[int, Field(ge=1, le=50)] | None = None
+    """moving_horizon: budget of Gauss-Newton steps a cycle; default: 6."""
     states: dict[str, Quantity] = {}
     """By state: process noise, standard deviation per square root of an hour."""
     disturbances: list[DisturbanceSection] | None = None
     """Integrating disturbances; by default one on every measured or controlled output."""
+
+
+class ParameterSetSection(Section):
+    """One way the process may be: besides name and weight, parameters of the model and their
+    values, as in `k10: 1.35e12 1/h`."""
+
+    model_config = ConfigDict(STRICT, extra="allow")
+    __pydantic_extra__: dict[str, Quantity]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    name: Text
+    """Name of the set."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much this case counts; the model's own parameters count 1."""
+
+    @property
+    def parameters(self) -> Mapping[str, float | str]:
+        return self.__pydantic_extra__
+
+
+class RobustSection(Section):
+    """Robust control: one move that suits several parameter sets (scenario tree)."""
+
+    horizon: Count = 1
+    """Number of intervals at whose start the tree branches."""
+    nominal: bool = True
+    """Whether the model's own parameters are one of the sets."""
+    sets: Annotated[list[ParameterSetSection], Field(min_length=1)]
+    """The other ways the process may be."""
 
 
 class MpcSection(Section):
@@ -308,6 +328,18 @@ class MpcSection(Section):
     """Cycles that a shifted old plan may still be used."""
     iterations: Annotated[list[Count], Field(min_length=2, max_length=2)] = [40, 100]
     """Budget of fatrop, then of IPOPT."""
+    blocks: list[Count] = []
+    """Lengths, in intervals, of the blocks over which the MVs stay put; after the last one they do
+    not move any more. Empty: they may move in every interval."""
+    economics: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Weight of what the prices of MVs and CVs add up to over the horizon; 0: prices move the
+    steady-state target only."""
+    terminal: Literal["none", "lqr"] = "none"
+    """Cost of where the horizon ends; lqr: what an unconstrained controller would still spend."""
+    engine: Literal["compiled", "portable"] = "compiled"
+    """compiled: C code made for this problem; portable: without a compiler, slower."""
+    robust: RobustSection | None = None
+    """Plans that suit several parameter sets of the model."""
 
 
 class OptimizerSection(Section):
@@ -357,6 +389,8 @@ class ApplicationFile(Section):
     """Name of the application."""
     cycle: Quantity
     """Length of one control cycle."""
+    currency: Currency = "EUR"
+    """Currency of prices and shadow prices."""
     data_dir: Text | None = None
     """Where journal and archive are kept, relative to this file; by default data/<name>."""
     devices: Annotated[dict[str, DeviceSection], Field(min_length=1)]

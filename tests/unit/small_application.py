@@ -19,7 +19,7 @@ from controller.cycle.application import (
 )
 from controller.cycle.guard import GuardedDevice, GuardedMv
 from controller.cycle.mode import ModeRules
-from controller.cycle.record import Record
+from controller.cycle.record import Record, digest, encode_snapshot
 from controller.cycle.state import LoopState
 from controller.cycle.step import step
 from controller.errors import JournalError
@@ -27,6 +27,7 @@ from controller.estimation.augmented import AugmentedModel, Disturbance, augment
 from controller.estimation.delayed import DelayedFilter, noise_covariance
 from controller.mpc.ladder import make_ladder
 from controller.mpc.problem import ControlledVariable, Horizon, ManipulatedVariable, Situation
+from controller.mpc.stage import Stage, make_stage
 from controller.mpc.target import TargetCalculation, target_calculation
 from controller.mpc.transcription import Transcription, transcribe
 from controller.ports import Messages, WriteReport
@@ -93,8 +94,13 @@ def augmented() -> AugmentedModel:
 
 
 @lru_cache(maxsize=1)
+def stage() -> Stage:
+    return make_stage(augmented(), MVS, CVS, HORIZON)
+
+
+@lru_cache(maxsize=1)
 def transcription() -> Transcription:
-    return transcribe(augmented(), MVS, CVS, HORIZON)
+    return transcribe(stage())
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +184,7 @@ def small_application(
             augmented(), noise_covariance(augmented(), {}, DISTURBANCES), CYCLE_S, 1810.0
         ),
         target=target(),
-        ladder=make_ladder(transcription(), BUDGETS, 3),
+        ladder=make_ladder(stage(), BUDGETS, 3),
         epoch=7,
     )
 
@@ -361,9 +367,10 @@ class FakeJournal:
         if self.breaks_at is not None and self.calls >= self.breaks_at:
             raise JournalError("the disk is full", where="journal")
 
-    def append_snapshot(self, snapshot: Snapshot) -> None:
+    def append_snapshot(self, snapshot: Snapshot) -> str:
         self._call()
         self.snapshots.append(snapshot)
+        return digest(encode_snapshot(snapshot))
 
     def append_record(self, cycle: int, time_ns: int, record: bytes) -> None:
         self._call()

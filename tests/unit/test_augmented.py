@@ -62,6 +62,23 @@ def test_an_output_disturbance_adds_to_its_output_alone() -> None:
     assert y == pytest.approx([50.0, 37.5, 42.5])
 
 
+def test_a_state_disturbance_drives_its_state_by_its_amount_per_hour() -> None:
+    drift = 36.0  # degC per hour on T1
+    model = augment(two_tanks(), (Disturbance("T1", "state", 1.0),), 10.0, 30.0)
+    z = np.array([52.0, 33.0, drift])
+    without, _ = model.advance(np.array([52.0, 33.0, 0.0]), U, D, 10.0)
+    driven, slope = model.advance(z, U, D, 10.0)
+    moved = np.asarray(driven - without).ravel()
+    tau = TIME_CONSTANTS_S[0]
+    assert moved[0] == pytest.approx(drift / 3600.0 * tau * (1.0 - np.exp(-10.0 / tau)), rel=1e-5)
+    assert moved[1:].tolist() == [0.0, drift]
+    assert np.asarray(slope)[0, 2] * drift == pytest.approx(moved[0], rel=1e-9)
+    assert float(model.derivative(z[:2], U, D, z[2:])[0]) == pytest.approx(
+        float(model.derivative(z[:2], U, D, np.zeros(1))[0]) + drift / 3600.0
+    )
+    require_detectable(model, ("T1", "T2"))
+
+
 @pytest.mark.parametrize("disturbance", [
     Disturbance("T1", "input", 1.0), Disturbance("Q1", "output", 1.0),
     Disturbance("Q9", "input", 1.0),

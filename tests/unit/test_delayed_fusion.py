@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from controller.estimation.delayed import (
     REJECTIONS_BEFORE_TRUST,
+    DelayedFilter,
     DelayedFilterState,
     LateResult,
     Verdict,
     noise_covariance,
 )
 from controller.estimation.kalman import Measurement
+from controller.signal import NS_PER_S
 from tests.unit.random_walk import Q, R, Walk, at, result, walk
-from tests.unit.small_application import DISTURBANCES, augmented
+from tests.unit.small_application import CYCLE_S, DISTURBANCES, augmented
 
 
 def settled() -> Walk:
@@ -150,6 +154,51 @@ def test_after_three_rejections_in_a_row_the_next_is_trusted() -> None:
     # Trust is spent: the next one is judged again.
     _, fusion = run.filter.fuse(run.state, result("next", 50, -50.0, gate=0.999))
     assert fusion.verdict is Verdict.OUTLIER
+
+
+def test_rejections_count_for_their_own_source() -> None:
+    run = settled()
+    for number in range(REJECTIONS_BEFORE_TRUST):
+        strange = result(f"r{number}", 50, 50.0, gate=0.999)
+        run.state, _ = run.filter.fuse(run.state, strange)
+    other = replace(result("x", 50, 50.0, gate=0.999), source="camera")
+    run.state, fusion = run.filter.fuse(run.state, other)
+    assert fusion.verdict is Verdict.OUTLIER
+    assert run.state.rejected == {"lab": 3, "camera": 1}
+    fine = replace(result("y", 50, 0.1, gate=0.999), source="camera")
+    run.state, _ = run.filter.fuse(run.state, fine)
+    assert run.state.rejected == {"lab": 3, "camera": 0}
+    _, fusion = run.filter.fuse(run.state, result("z", 50, 50.0, gate=0.999))
+    assert fusion.verdict is Verdict.FUSED
+
+
+def test_what_made_an_outlier_trusted_is_not_forgotten_by_an_older_result() -> None:
+    """The doubt that was added then belongs to its moment, also when that runs again."""
+    model = augmented()
+    noise = np.diag([4.0, 4.0, 400.0, 400.0])
+    filter_ = DelayedFilter(model, noise, CYCLE_S, 1000.0)
+    state = filter_.start(0, np.array([50.0, 35, 0, 0]), np.eye(4), np.full(2, 50.0), np.ones(1))
+    probe = Measurement((0,), (50.0,), (1.0,))
+    for cycle in range(1, 21):
+        now_ns = round(cycle * CYCLE_S * NS_PER_S)
+        state = filter_.advance(state, now_ns, np.full(2, 50.0), np.ones(1), probe)
+
+    def lab(name: str, cycle: int, value: float, gate: float) -> LateResult:
+        measured = Measurement((2,), (value,), (0.2,))
+        return LateResult(name, "lab", round(cycle * CYCLE_S * NS_PER_S), measured, gate)
+
+    for number in range(REJECTIONS_BEFORE_TRUST + 1):
+        state, fusion = filter_.fuse(state, lab(f"r{number}", 15, 60.0, 0.999))
+    assert fusion.verdict is Verdict.FUSED
+    doubted = [m.doubt for m in state.moments if m.doubt is not None]
+    assert len(doubted) == 1
+    assert np.all(np.diag(doubted[0])[2:] > 0.0)
+    before = state.moments[15].prior.covariance
+    state, _ = filter_.fuse(state, lab("older", 10, 42.5, 1.0))
+    after = state.moments[15].prior.covariance
+    # One result at cycle 10 tells little of the disturbances; without the doubt most would go.
+    undoubted = before - doubted[0]
+    assert after[2, 2] - undoubted[2, 2] > 0.8 * doubted[0][2, 2]
 
 
 def test_an_accepted_result_forgives_earlier_rejections() -> None:

@@ -162,9 +162,9 @@ def test_a_failed_start_leaves_the_directory_free(tmp_path: Path) -> None:
 def test_a_newer_cycle_log_is_refused(tmp_path: Path) -> None:
     start(tmp_path).close()
     connection = apsw.Connection(str(tmp_path / SAMPLES_FILE))
-    connection.execute("PRAGMA user_version=2")
+    connection.execute("PRAGMA user_version=3")
     connection.close()
-    with pytest.raises(JournalError, match=r"newer version .schema 2.*Update Loopwright"):
+    with pytest.raises(JournalError, match=r"newer version .schema 3.*Update Loopwright"):
         start(tmp_path)
     with pytest.raises(JournalError, match="newer version"):
         open_reader(tmp_path)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import controller.mpc.solvers as solvers_module
+from controller.mpc.instance import Instance, Instances
 from controller.mpc.ladder import Ladder, PlannerState, make_ladder
 from controller.mpc.problem import Plan, Situation
-from controller.mpc.solvers import Answer, Arguments, Iterate, Solver, make_solver
+from controller.mpc.regulator import regulator
+from controller.mpc.solvers import Answer, Solver, Trajectory, make_solver
 from controller.mpc.verify import Certificate
-from tests.unit.small_application import BUDGETS, HORIZON, situation, target, transcription
+from tests.unit.small_application import BUDGETS, HORIZON, situation, stage, target, transcription
 
 GOOD: Mapping[str, Solver] = {
     name: make_solver(name, transcription(), budget) for name, budget in BUDGETS
@@ -22,7 +24,7 @@ AGE_MAX = 3
 
 
 def ladder(*solvers: tuple[str, Solver]) -> Ladder:
-    return Ladder(transcription(), solvers, AGE_MAX)
+    return Ladder(stage(), Instances(stage()), solvers, AGE_MAX)
 
 
 def climb(
@@ -32,11 +34,11 @@ def climb(
     return stairs(state or PlannerState(), here, target()(here))
 
 
-def crashes(_: Arguments, __: Iterate) -> Answer:
+def crashes(_: Instance, __: Trajectory) -> Answer:
     raise RuntimeError("Assertion 'QP' failed\nat line 3")
 
 
-def crashes_silently(_: Arguments, __: Iterate) -> Answer:
+def crashes_silently(_: Instance, __: Trajectory) -> Answer:
     raise RuntimeError
 
 
@@ -104,13 +106,11 @@ def test_an_honest_solver_in_the_liar_s_place_is_believed(monkeypatch: pytest.Mo
     assert plan.refused == ()
 
 
-def outside(arguments: Arguments, guess: Iterate) -> Answer:
+def outside(instance: Instance, guess: Trajectory) -> Answer:
     """Certified by mistake, and beyond the limits of an MV."""
-    answer = GOOD["ipopt"](arguments, guess)
-    x = answer.iterate.x.copy()
-    x[10:] += 5.0
+    answer = GOOD["ipopt"](instance, guess)
     good = Certificate(0.0, 0.0, 0.0, "")
-    return replace(answer, iterate=replace(answer.iterate, x=x), certificate=good)
+    return replace(answer, moves=answer.moves + 500.0, certificate=good)
 
 
 def test_every_rung_in_order_with_its_reason() -> None:
@@ -206,9 +206,9 @@ def test_what_is_not_plausible_is_not_solved_for(
 ) -> None:
     asked: list[object] = []
 
-    def ask(arguments: Arguments, guess: Iterate) -> Answer:
-        asked.append(arguments)
-        return GOOD["sqp"](arguments, guess)
+    def ask(instance: Instance, guess: Trajectory) -> Answer:
+        asked.append(instance)
+        return GOOD["sqp"](instance, guess)
 
     here = situation()
     lost = replace(here, **change)
@@ -239,7 +239,7 @@ def test_plans_respect_limits_and_rates() -> None:
 @pytest.mark.parametrize("name", [name for name, _ in BUDGETS])
 def test_a_solve_is_a_function_of_its_arguments(name: str) -> None:
     stairs = ladder((name, GOOD[name]))
-    fresh = make_ladder(transcription(), [(name, dict(BUDGETS)[name])], AGE_MAX)
+    fresh = make_ladder(stage(), [(name, dict(BUDGETS)[name])], AGE_MAX)
     state, first = climb(stairs)
     for w in (3.0, -8.0, 20.0):  # other problems in between leave no trace
         climb(stairs, here=situation(w=np.array([w, -w]), setpoint=np.array([80.0, 20.0])))
@@ -250,6 +250,69 @@ def test_a_solve_is_a_function_of_its_arguments(name: str) -> None:
         assert again.iterations == first.iterations
         assert state.warm is not None
         assert again_state.warm is not None
-        assert again_state.warm.lam_g.tobytes() == state.warm.lam_g.tobytes()
+        assert _bytes(again_state.warm) == _bytes(state.warm)
     warm, warm_again = climb(stairs, state)[1], climb(fresh, state)[1]
     assert warm.moves.tobytes() == warm_again.moves.tobytes()
+
+
+def _bytes(warm: Trajectory) -> bytes:
+    return warm.s.tobytes() + warm.v.tobytes()
+
+
+def regulated(*solvers: tuple[str, Solver]) -> Ladder:
+    return replace(ladder(*solvers), regulator=regulator(stage()))
+
+
+def test_without_solver_and_plan_the_regulator_leads_to_the_target() -> None:
+    stairs, here = regulated(("sqp", crashes)), situation()
+    to = target()(here)
+    _, plan = stairs(PlannerState(), here, to)
+    assert plan.rung == "lqr"
+    assert plan.refused == ("sqp: broke: Assertion 'QP' failed",)
+    assert plan.prediction[-1, :2] == pytest.approx([55.0, 40.0], abs=0.5)
+    assert plan.moves[-1] == pytest.approx(to.u, abs=2.0)
+    steps = np.diff(np.vstack([[50.0, 50.0], plan.moves]), axis=0)
+    assert np.max(np.abs(steps[0])) <= 5.0 + 1e-9
+    assert np.max(np.abs(steps[1:])) <= 15.0 + 1e-9
+
+
+def test_a_plan_that_is_not_too_old_comes_before_the_regulator() -> None:
+    state, _ = climb(ladder(("sqp", GOOD["sqp"])))
+    for _ in range(AGE_MAX):
+        state, plan = climb(regulated(), state)
+        assert plan.rung == "shifted"
+    _, plan = climb(regulated(), state)
+    assert plan.rung == "lqr"
+
+
+def test_the_regulator_respects_limits_and_mvs_that_stay() -> None:
+    here = situation(
+        setpoint=np.array([90.0, 70.0]), mv_high=np.array([52.0, 60.0]), free=np.array([1.0, 0.0])
+    )
+    _, plan = climb(regulated(), here=here)
+    assert plan.rung == "lqr"
+    assert plan.moves[:, 0].max() == pytest.approx(52.0)
+    assert np.all(plan.moves[:, 1] == 50.0)
+
+
+def test_a_regulator_that_leads_away_is_refused() -> None:
+    good = regulator(stage())
+    assert not isinstance(good, str)
+    wrong = replace(ladder(), regulator=replace(good, gain=-good.gain))
+    _, plan = climb(wrong)
+    assert plan.rung == "hold"
+    assert plan.refused[0].startswith("lqr: it would lead away from the target")
+
+
+def test_without_a_target_there_is_nothing_to_regulate_to() -> None:
+    here = situation()
+    lost = replace(target()(here), solved=False)
+    _, plan = regulated()(PlannerState(), here, lost)
+    assert plan.rung == "hold"
+    assert plan.refused == ()
+
+
+def test_without_a_gain_the_reason_is_told() -> None:
+    _, plan = climb(ladder())
+    assert plan.rung == "hold"
+    assert plan.refused == ("lqr: there is none",)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 import controller.loop as loop_module
-from controller.cycle.record import Record, decode_record
+from controller.cycle.record import Record, decode_record, digest, encode_snapshot
 from controller.errors import JournalError
 from controller.loop import Loop
 from controller.ports import Messages
@@ -88,6 +88,15 @@ def test_snapshot_comes_before_record_and_both_are_kept() -> None:
     assert record["digest"] == site.seen[0][1].digest
     assert site.journal.snapshots[0].commands == (mode_command("auto"),)
     assert record["timing"]["read_ms"] == pytest.approx(100.0)
+
+
+def test_every_record_names_the_snapshot_it_was_decided_from() -> None:
+    site = Site()
+    site.activate()
+    site.loop.hand_back("over")
+    assert len(site.journal.records) == len(site.journal.snapshots) > 3
+    for snapshot, (_, data) in zip(site.journal.snapshots, site.journal.records, strict=True):
+        assert decode_record(data)["snapshot_digest"] == digest(encode_snapshot(snapshot))
 
 
 def test_every_event_of_the_cycle_goes_to_the_journal() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 
 import msgspec
@@ -11,16 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from controller.cycle.record import (
     Timing,
+    decode_entry,
     decode_record,
     decode_snapshot,
     differences,
-    digest_snapshot,
+    digest,
+    encode_decision,
     encode_record,
     encode_snapshot,
-    seal,
 )
 from controller.signal import (
     Command,
@@ -89,7 +92,6 @@ def test_a_snapshot_comes_back_as_it_was(snapshot: Snapshot) -> None:
     assert plain(back.samples) == plain(snapshot.samples)
     assert back.writes == snapshot.writes
     assert encode_snapshot(back) == data
-    assert digest_snapshot(back) == digest_snapshot(snapshot)
 
 
 def test_nan_survives() -> None:
@@ -103,7 +105,7 @@ def test_nan_survives() -> None:
 
 def test_the_order_of_arrival_of_tags_does_not_matter() -> None:
     a, b = Sample(1.0, Status.GOOD, 0, 0), Sample(2.0, Status.GOOD, 0, 0)
-    assert digest_snapshot(Snapshot(0, 0, {"a": a, "b": b})) == digest_snapshot(
+    assert encode_snapshot(Snapshot(0, 0, {"a": a, "b": b})) == encode_snapshot(
         Snapshot(0, 0, MappingProxyType({"b": b, "a": a}))
     )
 
@@ -123,26 +125,36 @@ def test_the_digest_leaves_out_the_timing_and_nothing_else() -> None:
     run = Run(small_application())
     run.activate()
     record = run.records[-1]
-    late = replace(record, timing=Timing(step_ms=12.0))
-    assert seal(late).digest == record.digest
-    assert seal(replace(record, reason="another")).digest != record.digest
+    late = decode_record(encode_record(record, "seen", Timing(step_ms=12.0)))
+    assert late["timing"]["step_ms"] == 12.0
+    assert late["snapshot_digest"] == "seen"
+    assert late["digest"] == record.digest == replace(record).digest
+    assert replace(record, reason="another").digest != record.digest
     assert record.plan is not None
-    moved = replace(record.plan, moves=np.nextafter(record.plan.moves, np.inf))
-    assert seal(replace(record, plan=moved)).digest != record.digest
+    moved = dataclasses.replace(record.plan, moves=np.nextafter(record.plan.moves, np.inf))
+    assert replace(record, plan=moved).digest != record.digest
+
+
+def test_what_was_decided_is_kept_as_it_was_digested() -> None:
+    record = Run(small_application()).cycle()
+    entry = decode_entry(encode_record(record))
+    assert bytes(entry.decided) == encode_decision(record)
+    assert entry.digest == digest(bytes(entry.decided)) == record.digest
+    decoded = decode_record(encode_record(record))
+    named = set(record.__struct_fields__) | {"digest", "snapshot_digest", "timing"}
+    assert set(decoded) == named
 
 
 def test_differences_name_the_fields() -> None:
     run = Run(small_application())
     run.activate()
     record = run.records[-1]
-    one = decode_record(encode_record(record))
-    other = decode_record(
-        encode_record(
-            seal(replace(record, reason="x", cv_value={"T1": 1.0}, timing=Timing(step_ms=3.0)))
-        )
-    )
+    one = decode_record(encode_record(record, "seen"))
+    changed = replace(record, reason="x", cv_value={"T1": 1.0})
+    other = decode_record(encode_record(changed, "seen", Timing(step_ms=3.0)))
     assert differences(one, one) == ()
     assert set(differences(one, other)) == {"reason", "cv_value"}
+    assert differences(one, decode_record(encode_record(record, "other"))) == ("snapshot_digest",)
 
 
 def test_nan_does_not_differ_from_nan() -> None:

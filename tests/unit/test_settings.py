@@ -37,7 +37,7 @@ from plant_models.variable import Variable
 def heated_tank(sensors: int = 1, integrating: bool = False) -> ProcessModel:
     x, u, d, p = (ca.SX.sym(n, k) for n, k in (("x", 3), ("u", 2), ("d", 1), ("p", 2)))
     dx = ca.vertcat((u[1] - x[0]) / p[0], (u[0] - x[1]) / 5, (p[1] * d[0] - x[2]) / p[0])
-    f = ca.Function("f", [x, u, d, p], [dx * (0 if integrating else 1)])
+    f = ca.Function("f", [x, u, d, p], [dx * (0 if integrating else 1) + int(integrating)])
     h = ca.Function("h", [x, u, d, p], [x])
     temperature = Variable("T", "degC", 0, 150, 60)
     flow = Variable("F", "kg/s", 0, 10, 2)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from controller.settings import json_schema
-from controller.settings.schema import QUANTITY
+from controller.settings.schema_types import QUANTITY
 from controller.settings.yaml_core import read
 
 ROOT = Path(__file__).parents[2]

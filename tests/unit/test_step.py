@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from controller.cycle.record import (
     decode_snapshot,
@@ -22,6 +24,7 @@ from controller.cycle.state import LoopState
 from controller.cycle.step import step
 from controller.historian.journal import open_journal
 from controller.historian.reader import open_reader
+from controller.historian.samples import SAMPLES_FILE
 from controller.replay import Replayed, replay
 from controller.signal import (
     NS_PER_S,
@@ -165,17 +168,17 @@ def test_replay_from_decoded_snapshots_is_identical() -> None:
         assert again.digest == record.digest
 
 
-def journalled(run: Run, directory: Path, reason_of: int = -1) -> None:
+def journalled(run: Run, directory: Path, reason_of: int = -1, other_snapshot_of: int = -1) -> None:
     journal = open_journal(
         directory, settings_path="two-tanks.yaml", settings_text="",
         start_ns=START_NS,
     )  # fmt: skip
     with journal:
         for snapshot, record in zip(run.snapshots, run.records, strict=True):
-            journal.append_snapshot(snapshot)
-            kept = replace(record, reason="forged", digest="") if record.cycle == reason_of else (
-                record)  # fmt: skip
-            journal.append_record(kept.cycle, kept.time_ns, encode_record(kept))
+            seen = journal.append_snapshot(snapshot)
+            kept = structs.replace(record, reason="forged") if record.cycle == reason_of else record
+            seen = "of another" if record.cycle == other_snapshot_of else seen
+            journal.append_record(kept.cycle, kept.time_ns, encode_record(kept, seen))
 
 
 def last(outcomes: object) -> Replayed:
@@ -203,6 +206,28 @@ def test_replay_names_what_differs(tmp_path: Path) -> None:
     assert not outcome.passed
     assert outcome.identical == outcome.cycles - 1
     assert [(d.cycle, d.fields) for d in outcome.differences] == [(7, ("reason",))]
+
+
+def test_replay_sees_that_a_record_belongs_to_another_snapshot(tmp_path: Path) -> None:
+    run = eventful()
+    journalled(run, tmp_path, other_snapshot_of=5)
+    with open_reader(tmp_path) as reader:
+        outcome = last(replay(reader, lambda _: small_application()))
+    assert [(d.cycle, d.fields) for d in outcome.differences] == [(5, ("snapshot_digest",))]
+
+
+def test_replay_sees_a_record_that_was_altered_beside_its_digest(tmp_path: Path) -> None:
+    run = eventful()
+    journalled(run, tmp_path)
+    database = apsw.Connection(str(tmp_path / SAMPLES_FILE))
+    data = database.execute("SELECT record FROM cycle WHERE cycle = 9").fetchone()[0]
+    assert data.count(b"ACTIVE") == 1
+    altered = data.replace(b"ACTIVE", b"MANUAL")
+    database.execute("UPDATE cycle SET record = ? WHERE cycle = 9", (altered,))
+    database.close()
+    with open_reader(tmp_path) as reader:
+        outcome = last(replay(reader, lambda _: small_application()))
+    assert [(d.cycle, d.fields) for d in outcome.differences] == [(9, ("mode",))]
 
 
 def test_a_doubt_holds_then_sheds_with_one_frame_that_hands_back() -> None:
@@ -371,14 +396,15 @@ def test_a_lab_result_moves_the_estimate_and_says_so() -> None:
     assert record.events[0].startswith("result r1: fused, chi-square")
 
 
-def test_an_estimate_that_broke_starts_again() -> None:
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 1e9, -1e9])
+def test_an_estimate_that_broke_starts_again(poison: float) -> None:
     run = active()
     estimator = run.state.estimator
     assert estimator is not None
     newest = estimator.moments[-1]
-    lost = replace(newest, posterior=replace(newest.posterior, z=np.full(4, np.nan)))
+    lost = replace(newest, posterior=replace(newest.posterior, z=np.full(4, poison)))
     broken = replace(estimator, moments=(*estimator.moments[:-1], lost))
-    run.state = replace(run.state, estimator=broken)
+    run.state = structs.replace(run.state, estimator=broken)
     record = run.cycle()
     assert record.estimate is not None
     assert record.estimate.healthy

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controller.errors import ModelError
+from controller.mpc import ranked
 from controller.mpc.problem import Target
 from controller.mpc.target import target_calculation
 from tests.unit.small_application import CVS, GAIN, MVS, augmented, situation, target
@@ -110,25 +112,155 @@ def test_zones_come_before_resting_values() -> None:
     assert found.slack[0] < 1e-2
 
 
+def test_what_does_not_converge_goes_to_the_interior_point() -> None:
+    found = replace(target(), iterations=0)(situation())
+    assert found.solved
+    assert found.y[:2] == pytest.approx([55.0, 40.0], abs=1e-3)
+    assert found.u == pytest.approx(np.linalg.solve(GAIN, [55.0, 40.0]), abs=1e-2)
+
+
+def test_both_ways_agree_on_what_must_be_given_up() -> None:
+    conflict = situation(setpoint=ZONES, cv_high=np.array([15.0, 100.0]),
+                         cv_low=np.array([0.0, 55.0]))  # fmt: skip
+    cvs = (replace(CVS[0], rank=2), replace(CVS[1], rank=1))
+    calculation = target_calculation(augmented(), MVS, cvs)
+    quick, sure = calculation(conflict), replace(calculation, iterations=0)(conflict)
+    assert sure.solved
+    assert quick.slack == pytest.approx(sure.slack, abs=2e-2)
+    assert [c.name for c in quick.constraints] == [c.name for c in sure.constraints]
+
+
 def lying(**arguments: np.ndarray) -> dict[str, np.ndarray]:
     """A solver that finds the target, and then returns another point."""
-    right = target().solvers[0](**arguments)
+    right = target().nonlinear.solve(**arguments)
     return {**right, "x": np.asarray(right["x"]) + 0.01}
 
 
-def test_a_solver_that_lies_is_caught_and_the_next_one_asked() -> None:
-    found = replace(target(), solvers=(lying, *target().solvers))(situation())
-    assert found.solved
-    assert found.y[:2] == pytest.approx([55.0, 40.0], abs=1e-4)
+def breaking(**_: np.ndarray) -> dict[str, np.ndarray]:
+    raise RuntimeError("the plugin fell over")
 
 
-def test_an_unsolvable_target_says_so_and_rests_here() -> None:
-    found = replace(target(), solvers=(lying,))(situation())
+@pytest.mark.parametrize(
+    ("solve", "why"), [(lying, "constraints are violated"), (breaking, "the plugin fell over")]
+)
+def test_an_unsolvable_target_says_so_and_rests_here(solve: object, why: str) -> None:
+    helpless = replace(target(), iterations=0, nonlinear=replace(target().nonlinear, solve=solve))
+    found = helpless(situation())
     assert not found.solved
-    assert found.reason
+    assert why in found.reason
     assert found.u == pytest.approx([50.0, 50.0])
     # The setpoint stays wanted: the plan still has something to go for.
     assert found.y[:2] == pytest.approx([55.0, 40.0])
+
+
+@pytest.mark.parametrize("consistent", [False, True])
+def test_a_lying_quadratic_solver_is_caught(
+    monkeypatch: pytest.MonkeyPatch, consistent: bool
+) -> None:
+    """It returns another point; with duals to match, only the limits of the plant tell."""
+    solve = ranked.daqp.solve
+
+    def shifted(hessian: np.ndarray, *arguments: object, **settings: object) -> tuple[object, ...]:
+        v, cost, flag, info = solve(hessian, *arguments, **settings)
+        if consistent:
+            info["lam"][: v.size] -= hessian @ np.full(v.size, 0.01)
+        return v + 0.01, cost, flag, info
+
+    monkeypatch.setattr(ranked.daqp, "solve", shifted)
+    calculation = target()
+    asked = calculation.scales.asked(situation())
+    with pytest.raises(ranked.UnsolvedError, match="converge" if consistent else "is not"):
+        calculation._successive(situation(), asked, None)
+    found = calculation(situation())
+    assert found.solved
+    assert found.y[:2] == pytest.approx([55.0, 40.0], abs=1e-3)
+
+
+def test_a_state_that_is_no_number_is_survived() -> None:
+    found = target()(situation(d=np.array([np.nan])))
+    assert not found.solved
+    assert "linearized" in found.reason
+
+
+def test_a_first_guess_changes_nothing() -> None:
+    cold = target()(situation())
+    warm = target()(situation(), cold)
+    assert warm.u == pytest.approx(cold.u, abs=1e-9)
+    assert warm.x == pytest.approx(cold.x, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("way", "limit"), [("blocked_up", "at most"), ("blocked_down", "at least")]
+)
+def test_a_blocked_mv_does_not_move_further_that_way(way: str, limit: str) -> None:
+    wanted = 70.0 if way == "blocked_up" else 20.0
+    blocked = situation(
+        setpoint=ZONES, resting=np.array([wanted, 50.0]), **{way: np.array([1.0, 0])}
+    )
+    found = target()(blocked)
+    assert found.u == pytest.approx([50.0, 50.0], abs=1e-9), limit
+    free = target()(replace(blocked, resting=np.array([90.0 - wanted, 50.0])))
+    assert free.u[0] == pytest.approx(90.0 - wanted, abs=0.1)
+
+
+def test_a_blocked_mv_outside_its_limits_stays() -> None:
+    found = target()(situation(setpoint=ZONES, mv_low=np.array([60.0, 0.0]),
+                               blocked_up=np.array([1.0, 0.0])))  # fmt: skip
+    assert found.solved
+    assert found.u[0] == pytest.approx(50.0, abs=1e-9)
+
+
+def test_a_dropped_cv_is_not_controlled() -> None:
+    dropped = situation(watched=np.array([0.0, 1.0]), setpoint=np.array([95.0, 40.0]))
+    found = target()(dropped)
+    assert found.y[1] == pytest.approx(40.0, abs=1e-4)
+    assert found.slack[0] == 0.0
+    assert found.constraints == ()
+    without = replace(CVS[0], setpoint=None, low=-np.inf, high=np.inf)
+    alone = target_calculation(augmented(), MVS, (without, CVS[1]))(
+        replace(dropped, watched=None, setpoint=np.array([np.nan, 40.0]),
+                cv_low=np.array([-np.inf, 0.0]), cv_high=np.array([np.inf, 100.0]))
+    )  # fmt: skip
+    assert found.u == pytest.approx(alone.u, abs=1e-6)
+
+
+def test_limits_of_a_cv_that_cross_are_met_half_way_and_named() -> None:
+    found = target()(situation(setpoint=ZONES, cv_low=np.array([60.0, 0.0]),
+                               cv_high=np.array([40.0, 100.0])))  # fmt: skip
+    assert found.solved
+    assert found.y[0] == pytest.approx(50.0, abs=1e-2)
+    assert found.slack[0] == pytest.approx(10.0, abs=1e-2)
+    assert "its limits cross: low 60 is above high 40" in found.constraints[0].sentence
+
+
+def test_between_limits_of_an_mv_that_cross_it_stays() -> None:
+    crossed = situation(
+        setpoint=ZONES, mv_low=np.array([60.0, 0.0]), mv_high=np.array([40.0, 100.0])
+    )
+    assert target()(crossed).u[0] == pytest.approx(50.0, abs=1e-9)
+    above = target()(replace(crossed, u_now=np.array([75.0, 50.0])))
+    assert above.u[0] == pytest.approx(60.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("mv", "cv", "named"),
+    [
+        ({}, {"rank": 0}, "CV T1: there is no rank 0"),
+        ({}, {"low": 60.0, "high": 40.0}, "CV T1: its limits cross: low 60 degC is above high 40"),
+        ({}, {"setpoint": 120.0}, "CV T1: setpoint 120 degC is outside its limits 0 … 100 degC"),
+        ({}, {"weight": 0.0}, "CV T1: weight 0 and scale 10 degC must be positive"),
+        ({}, {"scale": np.inf}, "CV T1: weight 10 and scale inf degC must be positive"),
+        ({}, {"price": np.nan}, "CV T1: price nan is no price"),
+        ({"low": 60.0, "high": 40.0}, {}, "MV Q1: its limits cross or leave no room: low 60"),
+        ({"price": np.inf}, {}, "MV Q1: price inf"),
+    ],
+)
+def test_what_does_not_fit_is_named_before_anything_runs(
+    mv: dict[str, float], cv: dict[str, float], named: str
+) -> None:
+    mvs, cvs = (replace(MVS[0], **mv), MVS[1]), (replace(CVS[0], **cv), CVS[1])
+    with pytest.raises(ModelError, match=named):
+        target_calculation(augmented(), mvs, cvs)
 
 
 def test_the_same_situation_gives_the_same_bits() -> None:
@@ -138,3 +270,13 @@ def test_the_same_situation_gives_the_same_bits() -> None:
     assert [first.u.tobytes(), first.x.tobytes(), first.y.tobytes()] == [
         again.u.tobytes(), again.x.tobytes(), again.y.tobytes()
     ]  # fmt: skip
+
+
+def test_without_cvs_the_mvs_go_to_their_resting_values() -> None:
+    none = np.zeros(0)
+    found = target_calculation(augmented(), MVS, ())(
+        situation(cv_low=none, cv_high=none, setpoint=none, resting=np.array([30.0, np.nan]))
+    )
+    assert found.solved
+    assert found.u == pytest.approx([30.0, 50.0], abs=1e-6)
+    assert found.slack.size == 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from controller.cycle.observe import Inputs
 from controller.cycle.state import Wishes
+from controller.cycle.step import _forecast as expected
 from controller.cycle.wishes import hear
 from controller.signal import Command, CommandKind, Proposal, Snapshot
-from tests.unit.small_application import small_application
+from tests.unit.small_application import Bench, small_application
 
 
 def command(
@@ -111,3 +114,45 @@ def test_on_hold_the_optimizer_is_not_heard() -> None:
     assert "ignored" in events[0]
     on, _ = told(command(CommandKind.OPTIMIZER, text="on"), wishes=held)
     assert told(proposals=(proposal(Q1=30.0),), wishes=on)[0].resting == {"Q1": 30.0}
+
+
+
+def forecast(value: float | None, at_ns: int = 0, name: str = "feed") -> Command:
+    return command(CommandKind.FORECAST, name, value, "" if value is None else str(at_ns))
+
+
+def test_forecasts_are_kept_in_order_and_forgotten_when_they_have_passed() -> None:
+    wishes, events = told(forecast(1.5, 900), forecast(1.2, 300), forecast(1.3, 300))
+    assert wishes.forecast == {"feed": ((300, 1.3), (900, 1.5))}
+    assert events[0] == "forecast feed 1.5 0.0 min ahead by anna"
+    later = Snapshot(1, 500, {}, commands=(forecast(1.1, 2000),))
+    wishes, _ = hear(small_application(), wishes, later)
+    assert wishes.forecast == {"feed": ((900, 1.5), (2000, 1.1))}
+    wishes, events = told(forecast(None), wishes=wishes)
+    assert wishes.forecast == {}
+    assert events == ("forecast feed withdrawn by anna",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (forecast(1.0, 10, "Q1"), "no such measured disturbance"),
+        (forecast(2.1, 10), "outside [0, 2] kg/s"),
+        (forecast(float("nan"), 10), "outside [0, 2] kg/s"),
+        (command(CommandKind.FORECAST, "feed", 1.0, "soon"), "its time is none"),
+    ],
+)
+def test_forecasts_that_make_no_sense_are_refused(asked: Command, why: str) -> None:
+    wishes, events = told(asked)
+    assert wishes == Wishes()
+    assert why in events[0]
+
+
+def test_a_forecast_reaches_the_plan_from_its_interval_on() -> None:
+    bench, application = Bench(), small_application()
+    points = ((round(95e9), 1.5), (round(185e9), 0.8))
+    wishes = Wishes(forecast={"feed": points})
+    inputs = Inputs(u=np.array([50.0, 50.0]), d=np.array([bench.feed]), known=True)
+    rows = expected(application, wishes, inputs, now_ns=round(5e9))[:, 0]
+    # Intervals of 30 s begin at 5, 35, 65, 95 s and so on.
+    assert rows[:8].tolist() == [1.0, 1.0, 1.0, 1.5, 1.5, 1.5, 0.8, 0.8]

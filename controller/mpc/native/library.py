@@ -1,0 +1,170 @@
+"""The compiled real-time iteration as a rung of the ladder."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+from controller.errors import ModelError
+from controller.mpc.instance import Instance
+from controller.mpc.native.generate import RESULT_SIZE, VERDICTS
+from controller.mpc.solvers import Answer, Trajectory
+from controller.mpc.stage import Stage
+from controller.mpc.verify import Certificate
+from plant_models.process import Vector
+
+# The QP must be solved as well as its certificate can see it. What nonlinearity leaves after the
+# step may be larger: the next cycle goes on from there (Diehl, Bock & Schlöder 2005).
+QP_TOLERANCES = (1e-6, 1e-5, 1e-5)
+NLP_TOLERANCES = (1e-3, 1e-2, 1e-2)
+
+
+class Verdict(IntEnum):
+    """What the library says of its answer."""
+
+    CONVERGED = VERDICTS["RTI_CONVERGED"]
+    NOT_CONVERGED = VERDICTS["RTI_NOT_CONVERGED"]
+    QP_REFUSED = VERDICTS["RTI_QP_REFUSED"]
+    NOT_FINITE = VERDICTS["RTI_NOT_FINITE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A loaded library; sizes are those it was compiled with."""
+
+    path: Path
+    calls: ctypes.CDLL
+    argument_size: int
+    iterate_size: int
+    result_size: int
+
+
+def load(path: Path, stage: Stage) -> Library:
+    """Load a compiled library and check that it was made for this problem.
+
+    Raises:
+        ModelError: it cannot be loaded, or its sizes are not those of the problem.
+    """
+    try:
+        calls = ctypes.CDLL(str(path))
+        sizes: list[int] = []
+        for name in ("rti_argument_size", "rti_iterate_size", "rti_result_size"):
+            size = getattr(calls, name)
+            size.restype = ctypes.c_size_t
+            sizes.append(int(size()))
+    except (OSError, AttributeError) as error:
+        raise ModelError(f"{path} is no library of ours: {error}", mend="Delete it.") from error
+    n, n_mv, n_cv = stage.horizon.intervals, len(stage.mvs), len(stage.cvs)
+    ns, ny = stage.ns, len(stage.augmented.model.y)
+    inner = stage.collocation.size if stage.collocation else 0
+    wanted = [
+        2 * ns + 3 * n_mv + ns * ns + n * (stage.nt + 6 * n_cv + 4 * n_mv),
+        (n + 1) * ns + n * (n_mv + inner),
+        RESULT_SIZE + n * (n_mv + ny),
+    ]
+    if sizes != wanted:
+        raise ModelError(
+            f"{path} was compiled for another problem: its sizes are {sizes}, not {wanted}",
+            mend="Delete it.",
+        )
+    return Library(path, calls, *sizes)
+
+
+class RealTimeIteration:
+    """The rung: at most `budget` SQP iterations in compiled code, then its certificate.
+
+    The library's workspace is scratch: every call writes all that it reads (tests compare answers
+    after different histories), so this is a function of its arguments.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        stage: Stage,
+        budget: int,
+        tolerances: tuple[float, ...] = (*QP_TOLERANCES, *NLP_TOLERANCES),
+    ) -> None:
+        self._library, self._budget = library, budget
+        self._shape = (stage.horizon.intervals, len(stage.mvs), len(stage.augmented.model.y))
+        self._collocation = stage.collocation
+        self._states = (stage.horizon.intervals + 1) * stage.ns
+        self._ns = stage.ns
+        self._tolerances = np.array(tolerances, dtype=np.float64)
+        calls = library.calls
+        calls.rti_create.restype = ctypes.c_void_p
+        calls.rti_destroy.argtypes = [ctypes.c_void_p]
+        calls.rti_destroy.restype = None
+        calls.rti_solve.argtypes = [
+            *[ctypes.c_void_p] * 3,
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 3,
+        ]
+        self._work = calls.rti_create()
+        if not self._work:
+            raise ModelError("no memory for the workspace of the compiled solver")
+
+    def __del__(self) -> None:
+        work = getattr(self, "_work", None)
+        if work:
+            self._library.calls.rti_destroy(work)
+
+    def __call__(self, instance: Instance, begin: Trajectory) -> Answer:
+        argument = instance.flat
+        guess = self._guess(begin)
+        if argument.size != self._library.argument_size or guess.size != self._library.iterate_size:
+            raise RuntimeError("instance and warm start do not have the sizes compiled for")
+        iterate, result = np.empty(guess.size), np.empty(self._library.result_size)
+        verdict = Verdict(
+            self._library.calls.rti_solve(
+                self._work,
+                argument.ctypes.data,
+                guess.ctypes.data,
+                self._budget,
+                self._tolerances.ctypes.data,
+                iterate.ctypes.data,
+                result.ctypes.data,
+            )
+        )
+        n, n_mv, ny = self._shape
+        states, v, inner = np.split(iterate, [self._states, self._states + n * n_mv])
+        return Answer(
+            Trajectory(
+                states.reshape(-1, self._ns),
+                v.reshape(n, n_mv),
+                inner=inner.reshape(n, -1) if self._collocation else None,
+            ),
+            result[RESULT_SIZE : RESULT_SIZE + n * n_mv].reshape(n, n_mv),
+            result[RESULT_SIZE + n * n_mv :].reshape(n, ny),
+            float(result[4]),
+            int(result[1]),
+            f"{verdict.name.lower()}, {int(result[2])} QP iterations",
+            _certificate(verdict, result),
+        )
+
+    def _guess(self, begin: Trajectory) -> Vector:
+        if self._collocation is None:
+            return np.concatenate([begin.s.ravel(), begin.v.ravel()])
+        inner = self._collocation.between(begin.s) if begin.inner is None else begin.inner
+        return np.concatenate([begin.s.ravel(), begin.v.ravel(), inner.ravel()])
+
+
+def _certificate(verdict: Verdict, result: Vector) -> Certificate:
+    primal, stationarity, complementarity = (float(value) for value in result[8:11])
+    match verdict:
+        case Verdict.CONVERGED:
+            fault = ""
+        case Verdict.NOT_FINITE:
+            fault = "the answer is not finite"
+        case Verdict.QP_REFUSED:
+            worst = ", ".join(f"{value:.1e}" for value in result[5:8])
+            fault = f"the QP is not solved (residuals {worst})"
+        case Verdict.NOT_CONVERGED:
+            fault = (
+                f"not converged: defect {primal:.1e}, stationarity {stationarity:.1e}, "
+                f"complementarity {complementarity:.1e}"
+            )
+    return Certificate(primal, stationarity, complementarity, fault)
