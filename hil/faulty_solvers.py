@@ -10,7 +10,7 @@ import numpy as np
 
 from controller.errors import ScenarioError
 from controller.mpc.condensed import CondensedQp
-from controller.mpc.instance import Instance
+from controller.mpc.instance import PARTS, Instance, gathered
 from controller.mpc.native.generate import generate
 from controller.mpc.native.library import RealTimeIteration, load
 from controller.mpc.regulator import Regulator
@@ -105,16 +105,7 @@ def _displaced(instance: Instance) -> Instance:
 
 
 def _changed(instance: Instance, **parts: Vector) -> Instance:
-    """With other numbers in some parts, in the views and in `flat`."""
-    flat, at, views = instance.flat.copy(), 0, dict[str, Vector]()
-    for name in Instance.__slots__:
-        if name != "flat":
-            whole: Vector = getattr(instance, name)
-            views[name] = flat[at : at + whole.size].reshape(whole.shape)
-            at += whole.size
-    for name, values in parts.items():
-        views[name][...] = values
-    return Instance(**views, flat=flat)
+    return gathered(**{**{name: getattr(instance, name) for name in PARTS}, **parts})
 
 
 def _far(begin: Trajectory) -> Trajectory:

@@ -124,7 +124,7 @@ class SolverFaults:
         mine = [fault for fault in self._faults if fault.solver == "lqr"]
         if isinstance(regulator, str) or not mine:
             return regulator
-        failures = {
+        failures: dict[SolverFaultKind, Regulator] = {
             fault.kind: failing_regulator(regulator, fault.kind, fault.where)
             for fault in mine
             if fault.kind != "slow"

@@ -69,6 +69,9 @@ class QualitySource:
     critical: bool
 
 
+NEAR = 0.02
+"""Share of a state's span within which the plant is close to a target."""
+
 FailurePolicy = Literal["predict", "drop", "critical"]
 """What becomes of a CV that has not been measured for too long: it is predicted all the same, it is
 no longer controlled, or control is put in doubt."""
@@ -115,6 +118,7 @@ class Layout:
         cv_rows: per CV its index into the model's y; funnelled: whether one is approached in time.
         setpoints: the CVs that have one.
         z_believable: per augmented state, the range beyond which the estimate makes no sense.
+        x_near: how far from a steady state a plant is close to it, per state (nx,).
         every, none: 1.0 and 0.0 per MV.
         outputs: names of the model's outputs; measured, sigmas: what tags measure of them.
         critical_tags: not one of them may be bad.
@@ -135,6 +139,7 @@ class Layout:
     setpoints: Mapping[str, float]
     resting: Vector
     z_believable: tuple[tuple[float, float], ...]
+    x_near: Vector
     every: Vector
     none: Vector
     outputs: tuple[str, ...]
@@ -217,6 +222,7 @@ def _layout(application: Application) -> Layout:
             (middle - PLAUSIBLE_SPANS * span, middle + PLAUSIBLE_SPANS * span)
             for middle, span in zip(nominals, augmented_spans(augmented).tolist(), strict=True)
         ),
+        x_near=_constant([NEAR * variable.span for variable in model.x]),
         every=_constant([1.0] * len(mvs)),
         none=_constant([0.0] * len(mvs)),
         outputs=names(model.y),

@@ -12,6 +12,7 @@ from controller.cycle.mode import ModeState
 from controller.cycle.validate import TagMemory
 from controller.estimation.delayed import DelayedFilterState
 from controller.mpc.ladder import PlannerState
+from controller.mpc.problem import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class LoopState(Struct, frozen=True, eq=False):
 
     `sampled_ns` is, per quality source, when the newest fused sample was drawn; `failures` are the
     CVs that are not measured; `limits` are those in force per CV, on their way to the wanted ones;
-    `planless` tells that the last cycle found no verified plan.
+    `target` is the last one that was found; `planless` tells that the last cycle found no
+    verified plan.
     """
 
     cycle: int = -1
@@ -84,5 +86,6 @@ class LoopState(Struct, frozen=True, eq=False):
     sampled_ns: Mapping[str, int] = {}
     failures: Mapping[str, CvFailure] = {}
     limits: Mapping[str, tuple[float, float]] = {}
+    target: Target | None = None
     planner: PlannerState = struct_field(default_factory=PlannerState)
     planless: bool = False

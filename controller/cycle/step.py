@@ -94,6 +94,7 @@ def step(
         sampled_ns=newest_samples(state, snapshot, estimated),
         failures=cvs.failures,
         limits=limits,
+        target=target if target is not None and target.solved else None,
         planner=planner,
         planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
     )
@@ -140,8 +141,12 @@ def _think(
         stay = _stay(situation, estimated, strange)
         planner, plan = application.ladder(state.planner, situation, stay)
         return None, planner, plan
-    # From where the plant is, not from the last target: of several steady states the near one.
-    target = application.target(situation)
+    # Of several steady states the one near the plant: the last target is a place to begin only
+    # where the plant has come close to it.
+    last = state.target
+    if last is not None and not (abs(last.x - situation.x) <= application.layout.x_near).all():
+        last = None
+    target = application.target(situation, last)
     planner, plan = application.ladder(state.planner, situation, target)
     return target, planner, plan
 

@@ -179,7 +179,22 @@ class CondensedQp:
         setpoints = tuple(part[stage.augmented.nx :] for part in condenser.everything)
         self._setpoints = condenser.response(setpoints, everywhere).moves  # pyright: ignore[reportArgumentType]
         self._at_moves = np.concatenate([np.arange(k * n_mv, (k + 1) * n_mv) for k in self._moving])
+        self._later = self._one_interval_on()
         self._kept: OrderedDict[bytes, _Prepared] = OrderedDict()
+
+    def _one_interval_on(self) -> NDArray[np.intp] | None:
+        """Per row of the QP the one that meant the same a cycle ago; None where rows mean the same
+        from cycle to cycle, because an interval is longer than a cycle or moves come in blocks."""
+        horizon = self._stage.horizon
+        if horizon.cycle_s != horizon.step_s or horizon.blocks:
+            return None
+        n, n_mv, n_cv = horizon.intervals, len(self._stage.mvs), len(self._stage.cvs)
+        begin, parts = 0, list[NDArray[np.intp]]()
+        for width in (n_mv, n_mv, n_cv):
+            rows = begin + np.arange(n * width).reshape(n, width)
+            parts.append(np.concatenate([rows[1:], rows[-1:]]).ravel())
+            begin += n * width
+        return np.concatenate(parts)
 
     def __call__(self, instance: Instance, begin: Trajectory) -> Answer:
         stage, qp = self._stage, self._prepared(instance)
@@ -223,7 +238,8 @@ class CondensedQp:
         """The kind of every row and whether it is active at the beginning."""
         if begin.active is None or begin.active.size != qp.sense.size:
             return qp.sense.copy()
-        return qp.sense | np.where(begin.active < 0, ACTIVE | LOWER, begin.active).astype(np.intc)
+        active = begin.active if self._later is None else begin.active[self._later]
+        return qp.sense | np.where(active < 0, ACTIVE | LOWER, active).astype(np.intc)
 
     def _prepared(self, instance: Instance) -> _Prepared:
         free = instance.theta[0, self._stage.nt - len(self._stage.mvs) :]

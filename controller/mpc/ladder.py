@@ -90,13 +90,14 @@ class Ladder:
             return Trajectory(s, np.zeros((horizon.intervals, len(self.stage.mvs))))
         if horizon.cycle_s != horizon.step_s or horizon.blocks:
             return warm
-        s, v = np.empty_like(warm.s), np.zeros_like(warm.v)
-        s[:-1], s[-1] = warm.s[1:], warm.s[-1]
-        v[:-1] = warm.v[1:]
-        inner = warm.inner
-        if inner is not None:
-            inner = np.concatenate([inner[1:], inner[-1:]])
-        return Trajectory(s, v, warm.iterate, warm.active, inner)
+        s, v, inner = warm.s, warm.v, warm.inner
+        return Trajectory(
+            np.concatenate((s[1:], s[-1:])),
+            np.concatenate((v[1:], np.zeros_like(v[:1]))),
+            warm.iterate,
+            warm.active,
+            None if inner is None else np.concatenate((inner[1:], inner[-1:])),
+        )
 
     def _attempt(self, solver: Solver, instance: Instance, begin: Trajectory) -> Answer | str:
         """The verified answer, or why there is none."""
@@ -182,18 +183,19 @@ class Ladder:
     def _outside(self, plan: Plan, situation: Situation) -> str:
         """Which MV leaves its limits in this plan, or nothing."""
         now = self._now(situation)
-        slack = LIMIT_TOLERANCE * self.stage.u_scale
-        low, high = np.minimum(situation.mv_low, now), np.maximum(situation.mv_high, now)
-        if ((plan.moves >= low - slack) & (plan.moves <= high + slack)).all():
-            return ""
-        for i, mv in enumerate(self.stage.mvs):
+        # NaN passes through the smallest and largest value, and no comparison holds for it.
+        lowest, highest = plan.moves.min(axis=0).tolist(), plan.moves.max(axis=0).tolist()
+        limits = zip(
+            situation.mv_low.tolist(), situation.mv_high.tolist(), now.tolist(), strict=True
+        )
+        for mv, (mv_low, mv_high, here), least, most in zip(
+            self.stage.mvs, limits, lowest, highest, strict=True
+        ):
             slack = LIMIT_TOLERANCE * mv.span
-            low = min(situation.mv_low[i], now[i]) - slack
-            high = max(situation.mv_high[i], now[i]) + slack
-            column = plan.moves[:, i]
-            if not np.all(np.isfinite(column)) or column.min() < low or column.max() > high:
+            low, high = min(mv_low, here) - slack, max(mv_high, here) + slack
+            if not (low <= least and most <= high):
                 return (
-                    f"{mv.name} would go to [{column.min():g}, {column.max():g}] {mv.unit}, "
+                    f"{mv.name} would go to [{least:g}, {most:g}] {mv.unit}, "
                     f"allowed is [{low:g}, {high:g}]"
                 )
         return ""

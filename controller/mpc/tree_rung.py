@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from controller.mpc.instance import Instance
+from controller.mpc.instance import Instance, gathered
 from controller.mpc.solvers import Answer, Trajectory, make_solver
 from controller.mpc.transcription import transcribe
 from controller.mpc.tree import ScenarioTree
@@ -85,26 +85,25 @@ class TreeRung:
                 per_branch(rest[:, rest.shape[1] - n_mv :]),
             ]
         )
-        parts = (
-            of_nodes(nominal.s0),
-            per_branch(nominal.rest),
-            per_branch(nominal.rest_weight, share=True),
-            per_branch(nominal.move_weight, share=True),
-            terminal,
-            of_nodes(nominal.terminal_at),
-            theta,
-            per_branch(nominal.wanted),
-            per_branch(nominal.track, share=True),
-            per_branch(nominal.price, share=True),
-            per_branch(nominal.curve, share=True),
-            np.where(idle, -1.0, stretch * per_branch(nominal.v_low)),
-            np.where(idle, 1.0, stretch * per_branch(nominal.v_high)),
-            np.where(idle, -np.inf, per_branch(nominal.u_low)),
-            np.where(idle, np.inf, per_branch(nominal.u_high)),
-            per_branch(nominal.z_low),
-            per_branch(nominal.z_high),
+        return gathered(
+            s0=of_nodes(nominal.s0),
+            rest=per_branch(nominal.rest),
+            rest_weight=per_branch(nominal.rest_weight, share=True),
+            move_weight=per_branch(nominal.move_weight, share=True),
+            terminal=terminal,
+            terminal_at=of_nodes(nominal.terminal_at),
+            theta=theta,
+            wanted=per_branch(nominal.wanted),
+            track=per_branch(nominal.track, share=True),
+            price=per_branch(nominal.price, share=True),
+            curve=per_branch(nominal.curve, share=True),
+            v_low=np.where(idle, -1.0, stretch * per_branch(nominal.v_low)),
+            v_high=np.where(idle, 1.0, stretch * per_branch(nominal.v_high)),
+            u_low=np.where(idle, -np.inf, per_branch(nominal.u_low)),
+            u_high=np.where(idle, np.inf, per_branch(nominal.u_high)),
+            z_low=per_branch(nominal.z_low),
+            z_high=per_branch(nominal.z_high),
         )
-        return Instance(*parts, np.concatenate([part.ravel() for part in parts]))
 
     def _nodes(self, s: Vector) -> Vector:
         """Nodes (n, ns) of one branch for all of them."""

@@ -183,7 +183,7 @@ class ClosedLoop:
             )
             for cv, factor in zip(stage.cvs, weights.cv, strict=True)
         )
-        instances = Instances(replace(stage, mvs=mvs, cvs=cvs))
+        instances = Instances(replace(stage, mvs=mvs, cvs=cvs), ladder.instances.terminal)
         found = replace(ladder, instances=instances)
         self._ladders = {(weights, lifted): found}
         return found

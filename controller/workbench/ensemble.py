@@ -2,9 +2,9 @@
 
 Gains are wrong by factors of the sensors (one per CV) and of the actuators (one per MV); their
 products stay inside the stated uncertainty of each CV. Time constants and dead times are longer or
-shorter by half the largest share. Factors of every cell for itself would go too far: the
-determinant of Wood and Berry's column changes its sign at 17 %, and nothing controls such a plant
-(Skogestad & Postlethwaite 2005, section 6.10.3).
+shorter by half the largest share. A factor for every cell of its own would go too far: the
+determinant of Wood and Berry's column could have either sign beyond 17 %, and no one controller
+with integral action is stable for both (Skogestad & Postlethwaite 2005, chapter 6).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ REACHABLE = 1.05
 """The fastest response counts as met within this factor: the last bit costs wild moves."""
 FAST, REFINEMENTS = 0.75, 10
 """CVs faster than this part of what is wanted get a smaller weight, refined so many times."""
-WINDOW, SHORT_WINDOW = 5.0, 2.0
+WINDOW, SHORT_WINDOW = 4.0, 2.0
 """Simulated time in responses: to judge damping, to read the response time alone."""
 HALVINGS, SAME = 12, 0.97
 """Bisections, which end early with a response between this part and CLOSE of what is wanted."""
@@ -110,13 +110,18 @@ def fastest(task: Task) -> tuple[float, dict[int, float]]:
 
 
 def fast_enough(task: Task) -> Weights:
-    """The calmest weights with which every nominal response is fast enough."""
+    """The calmest weights with which every nominal response is fast enough.
+
+    Only CVs at setpoints change their weights: that of a zone is the price of leaving it.
+    """
     even = Weights(1.0, (1.0,) * len(task.loop.application.cvs))
     weights = _calmest(task, even)
     times = task.times(weights)
-    if all(times[cv] >= FAST * wanted for cv, wanted in task.wanted.items()):
+    cvs = task.loop.application.cvs
+    tracked = {cv: s for cv, s in task.wanted.items() if cvs[cv].setpoint is not None}
+    if len(tracked) < 2 or all(times[cv] >= FAST * s for cv, s in tracked.items()):
         return weights
-    return _calmest(task, _balanced(task, weights, times))
+    return _calmest(task, _balanced(task, tracked, weights, times))
 
 
 def _calmest(task: Task, weights: Weights) -> Weights:
@@ -132,12 +137,14 @@ def _calmest(task: Task, weights: Weights) -> Weights:
     return Weights(10.0**low, weights.cv)
 
 
-def _balanced(task: Task, weights: Weights, times: Mapping[int, float]) -> Weights:
+def _balanced(
+    task: Task, tracked: Mapping[int, float], weights: Weights, times: Mapping[int, float]
+) -> Weights:
     """Smaller weights for CVs that are faster than wanted: a fixed point in logarithms."""
-    best, ways = weights, dict.fromkeys(task.wanted, 0.0)
-    least = _mismatch(task, times)
+    best, ways = weights, dict.fromkeys(tracked, 0.0)
+    least = _mismatch(tracked, times)
     for _ in range(REFINEMENTS):
-        for cv, wanted in task.wanted.items():
+        for cv, wanted in tracked.items():
             # Of a first-order process the response time goes with the root of the weight.
             ratio = 2.0 * log10(min(times[cv], 1e3 * wanted) / wanted)
             ways[cv] = max(ways[cv] + min(max(ratio, -1.0), 1.0), -4.0)
@@ -147,14 +154,14 @@ def _balanced(task: Task, weights: Weights, times: Mapping[int, float]) -> Weigh
         tried = Weights(weights.suppression * 10.0**-top, cvs)
         weights = Weights(min(max(tried.suppression, task.liveliest), FACTORS[1]), cvs)
         times = task.times(weights)
-        if _mismatch(task, times) < least:
-            best, least = weights, _mismatch(task, times)
+        if _mismatch(tracked, times) < least:
+            best, least = weights, _mismatch(tracked, times)
     return best
 
 
-def _mismatch(task: Task, times: Mapping[int, float]) -> float:
+def _mismatch(tracked: Mapping[int, float], times: Mapping[int, float]) -> float:
     """The furthest that a response is from what is wanted, as a logarithm."""
-    return max(abs(log10(max(times[cv], 1e-9) / wanted)) for cv, wanted in task.wanted.items())
+    return max(abs(log10(max(times[cv], 1e-9) / wanted)) for cv, wanted in tracked.items())
 
 
 def written(weights: Weights, loop: ClosedLoop) -> Weights:

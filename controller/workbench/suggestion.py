@@ -141,6 +141,11 @@ def findings(tuning: Tuning) -> list[str]:
         f"largest gain uncertainty. Well damped: overshoot at most {OVERSHOOT_MAX:.0%}, then at "
         f"most {UNDERSHOOT_MAX:.1%} short."
     )
+    if any(factor < 1.0 for factor in tuning.weights.cv):
+        said.append(
+            "A CV with a smaller weight also gives way sooner among those of its rank: where that "
+            "must not be, give it a rank before theirs."
+        )
     if tuning.linearized:
         said.append(
             "The model is nonlinear: the plants are linearizations at the operating point, so this "

@@ -61,6 +61,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--growth", action="store_true", help="also over horizons of 10–200 and 4–100 states"
     )
+    parser.add_argument(
+        "--rungs", action="store_true", help="also every solver of the ladder on its own"
+    )
     parser.add_argument("--plot", type=Path, help="draw the result: a .png, .svg or .pdf file")
     json_flag(parser)
 
@@ -82,6 +85,7 @@ def _execute(arguments: argparse.Namespace) -> int:
         peer=arguments.peer is not None,
         cycles=arguments.cycles,
         growth=arguments.growth,
+        rungs=arguments.rungs,
     )
     found = measure(order)
     if arguments.plot is not None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from hil.bench.cycle import CycleResult
 from hil.bench.growth import Growth
 from hil.bench.measure import WARM_UP, CaseResult, SideResult, geometric_mean
+from hil.bench.rungs import RungTimes
 
 Document = Mapping[str, Any]
 
@@ -22,6 +23,7 @@ def document(
     cases: Sequence[CaseResult],
     cycle: CycleResult | None,
     growths: Sequence[Growth],
+    rungs: Sequence[RungTimes],
     core: int | None,
 ) -> dict[str, Any]:
     """Everything that was measured, in plain numbers."""
@@ -31,6 +33,7 @@ def document(
         "geomean_ratio": geometric_mean(ratios) if ratios else None,
         "cycle": None if cycle is None else _cycle(cycle),
         "growth": [asdict(growth) | {"exponent": growth.exponent} for growth in growths],
+        "rungs": [asdict(times) for times in rungs],
         "machine": {
             "processor": _processor(),
             "core": core,
@@ -112,6 +115,8 @@ def tables(found: Document) -> Group:
     if found["cycle"] is not None:
         parts.append(_cycle_table(found["cycle"]))
     parts += [_growth_table(growth) for growth in found["growth"]]
+    if found["rungs"]:
+        parts.append(_rung_table(found["rungs"]))
     return Group(*parts)
 
 
@@ -174,3 +179,18 @@ def _growth_table(growth: Document) -> Table:
 
 def _ms(value: float) -> str:
     return f"{value:.3g}" if value < 100.0 else f"{value:.0f}"
+
+
+def _rung_table(rungs: Sequence[Document]) -> Table:
+    table = Table(title="Every solver of the ladder on the same instances, ms")
+    for number, column in enumerate(("case", "rung", "median", "max", "refused")):
+        table.add_column(column, justify="left" if number < 2 else "right")
+    for times in rungs:
+        table.add_row(
+            times["case"],
+            times["rung"],
+            _ms(times["median_ms"]),
+            _ms(times["max_ms"]),
+            str(times["refused"]),
+        )
+    return table

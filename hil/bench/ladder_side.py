@@ -9,8 +9,8 @@ from time import perf_counter
 import casadi as ca
 import numpy as np
 
+from controller.app import fast_rungs
 from controller.estimation.augmented import augment
-from controller.mpc.condensed import CondensedQp, is_linear
 from controller.mpc.ladder import Ladder, PlannerState, make_ladder
 from controller.mpc.problem import (
     ControlledVariable,
@@ -19,14 +19,11 @@ from controller.mpc.problem import (
     Situation,
     Target,
 )
-from controller.mpc.solvers import Solver
 from controller.mpc.stage import Stage, make_stage
-from controller.toolchain import compiled_rung
 from hil.bench.case import BenchCase
 from hil.bench.side import Solved
 from plant_models.process import Vector
 
-RTI_ITERATIONS = 6
 FALLBACK: tuple[tuple[str, int], ...] = (("sqp", 12),)
 """Below the fast rung. The interior-point rungs are left out: stiff or large problems take them
 minutes to build, and in none of the cases are they reached."""
@@ -124,13 +121,8 @@ def build_ladder(
         NoCompilerError: there is no C compiler, and the compiled rung was asked for.
     """
     stage = build_stage(case)
-    return make_ladder(stage, tuple(fallback), PLAN_AGE_MAX, _fast(stage) if fast else ())
-
-
-def _fast(stage: Stage) -> tuple[tuple[str, Solver], ...]:
-    if is_linear(stage):
-        return (("condensed", CondensedQp(stage)),)
-    return (("rti", compiled_rung(stage, RTI_ITERATIONS)),)
+    first = fast_rungs(stage, "compiled") if fast else ()
+    return make_ladder(stage, tuple(fallback), PLAN_AGE_MAX, first)
 
 
 def build_stage(case: BenchCase) -> Stage:

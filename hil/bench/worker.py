@@ -24,6 +24,7 @@ from hil.bench.growth import HORIZONS, STATES, Growth, measure_growth
 from hil.bench.ladder_side import LadderSide
 from hil.bench.measure import CaseResult, pin_to_one_core, run_case
 from hil.bench.reference import ConvergedSide
+from hil.bench.rungs import RungTimes, measure_rungs
 from hil.bench.side import Side
 
 SINGLE_THREADED = dict.fromkeys(
@@ -37,7 +38,8 @@ class Order:
 
     Attributes:
         cases: names of `CASES`; steps: of each closed loop, None for the case's own number.
-        peer: beside do-mpc; cycles: of the whole cycle, 0 to leave it out; growth: over sizes.
+        peer: beside do-mpc; cycles: of the whole cycle, 0 to leave it out; growth: over sizes;
+            rungs: every solver of the ladder on its own.
     """
 
     cases: tuple[str, ...]
@@ -45,6 +47,7 @@ class Order:
     peer: bool
     cycles: int
     growth: bool
+    rungs: bool = False
 
 
 def run(order: Order) -> dict[str, object]:
@@ -53,8 +56,9 @@ def run(order: Order) -> dict[str, object]:
     with progress_bar() as bar:
         cases = [_case(bar, CASES[name](), order) for name in order.cases]
         growths = _growths(bar) if order.growth else []
+        rungs = _rungs(bar, order.cases) if order.rungs else []
         cycle = _cycle(bar, order.cycles) if order.cycles else None
-    return document(cases, cycle, growths, core)
+    return document(cases, cycle, growths, rungs, core)
 
 
 def _case(bar: Progress, case: BenchCase, order: Order) -> CaseResult:
@@ -80,6 +84,15 @@ def _growths(bar: Progress) -> list[Growth]:
         show = _shown(bar, f"growth over {over}")
         show(0, len(sizes))
         found.append(measure_growth(LadderSide, over, sizes, show))
+    return found
+
+
+def _rungs(bar: Progress, names: tuple[str, ...]) -> list[RungTimes]:
+    found: list[RungTimes] = []
+    for name in names:
+        show = _shown(bar, f"rungs on {name}")
+        show(0, 1, "building")
+        found += measure_rungs(CASES[name](), show)
     return found
 
 

@@ -12,7 +12,14 @@ from hil.runner import Run, run_scenario
 from hil.scenario import load_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "config" / "scenarios"
-SMOKE = ("cstr-setpoint", "reactor-faults")
+SMOKE = (
+    "cstr-setpoint",
+    "dropped-mv",
+    "every-rung",
+    "infeasible",
+    "lost-analyser",
+    "reactor-faults",
+)
 
 
 @pytest.fixture(scope="module", params=SMOKE)

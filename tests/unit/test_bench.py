@@ -33,6 +33,7 @@ from hil.bench.measure import (
 from hil.bench.picture import draw
 from hil.bench.plant import BenchPlant
 from hil.bench.reference import ConvergedSide
+from hil.bench.rungs import RungTimes
 from hil.bench.side import Solved
 from hil.bench.worker import Order
 from plant_models.process import Vector
@@ -199,10 +200,14 @@ def test_the_document_has_the_agreed_fields() -> None:
         cases,
         None,
         [Growth("horizon", (10, 100), (1.0, 10.0), (1.0, 1.0), ("rti 25", "rti 25"))],
+        [RungTimes("cstr", "sqp", 2.0, 3.0, 1)],
         1,
     )
     json.dumps(found)
     assert found["geomean_ratio"] == pytest.approx(200.0)
+    assert found["rungs"] == [
+        {"case": "cstr", "rung": "sqp", "median_ms": 2.0, "max_ms": 3.0, "refused": 1}
+    ]
     first, second = found["cases"]
     assert first["name"] == "cstr"
     assert (first["median_ms"], first["p99_ms"], first["peer_median_ms"]) == (1.0, 2.0, 100.0)
@@ -216,7 +221,7 @@ def test_the_document_has_the_agreed_fields() -> None:
 
 def test_without_a_peer_there_is_no_ratio() -> None:
     alone = replace(result(1.0, 1.0, 1.0, 1.0), peer=None)
-    found = document([alone], None, [], None)
+    found = document([alone], None, [], [], None)
     assert found["geomean_ratio"] is None
     assert found["cases"][0]["ratio"] is None
     assert found["cases"][0]["peer_median_ms"] is None
@@ -229,7 +234,7 @@ def test_geometric_mean() -> None:
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_picture_is_drawn(ending: str, tmp_path: Path) -> None:
     growth = Growth("states", (4, 10), (1.0, 3.0), (1.0, 1.0), ("rti 25", "rti 25"))
-    found = document([result(1.0, 100.0, 1.0, 1.0)], None, [growth], None)
+    found = document([result(1.0, 100.0, 1.0, 1.0)], None, [growth], [], None)
     path = tmp_path / f"speed.{ending}"
     draw(found, path)
     magic = {"png": b"\x89PNG", "svg": b"<?xml"}[ending]
@@ -277,7 +282,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
 
     def measured(order: Order) -> dict[str, object]:
         orders.append(order)
-        return document([result(1.0, 100.0, 1.0, 1.0)], None, [], 0)
+        return document([result(1.0, 100.0, 1.0, 1.0)], None, [], [], 0)
 
     monkeypatch.setattr(commands, "measure", measured)
     return orders

@@ -52,17 +52,18 @@ def test_the_same_seed_gives_the_same_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
-    for seed in ("3", "3", "4"):
+    for seed in ("3", "3"):
         assert main(["tune", written(tmp_path), "--json", "--seed", seed]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
-    assert json.loads(said[2])["mvs"] != []
 
 
 def test_the_page_is_whole_and_names_what_limits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, page = written(tmp_path, "600 percent/min", "2 percent/min"), tmp_path / "tuning.html"
+    slow = "2 percent/min, target_weight: 0}\ncontrolled:\n  - {gain_uncertainty: 0.0, "
+    config = written(tmp_path, "600 percent/min, target_weight: 0}\ncontrolled:\n  - {", slow)
+    page = tmp_path / "tuning.html"
     assert main(["tune", config, "--html", str(page)]) == 1
     printed, text = capsys.readouterr().out, page.read_text(encoding="utf-8")
     for part in (printed, text):

@@ -16,7 +16,7 @@ from controller.errors import ModelError, SettingsError
 from controller.settings import Settings, load, parse
 from controller.workbench.closed_loop import ClosedLoop, Lifted, StepTest, Weights
 from controller.workbench.ensemble import LinearPlant, Member, ensemble, nominal_member
-from controller.workbench.search import CLOSE, OVERSHOOT_MAX, severity, well_damped
+from controller.workbench.search import OVERSHOOT_MAX, severity, well_damped
 from controller.workbench.tuning import Tuning, tune
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -126,30 +126,29 @@ def test_the_suggestion_does_what_it_promises_when_it_is_written_into_the_file()
     assert response.response_s == pytest.approx(tuned(40.0, 0.2).cvs[0].nominal_s, rel=0.02)
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(
-    st.tuples(*[st.sampled_from([0, 35, 50, 60, 75])] * 2).map(sorted),
-    st.sampled_from([25.0, 40.0]),
+    st.tuples(*[st.sampled_from([0.0, 0.35, 0.5])] * 2).map(sorted),
 )
-def test_more_uncertainty_never_asks_for_less_suppression(
-    shares: list[int], delay_s: float
-) -> None:
-    small, large = (tuned(50.0, share / 100.0, delay_s).weights.suppression for share in shares)
+def test_more_uncertainty_never_asks_for_less_suppression(shares: list[float]) -> None:
+    small, large = (tuned(45.0, share, 25.0).weights.suppression for share in shares)
     assert small <= large
 
 
 def test_much_uncertainty_asks_for_more_suppression_and_says_so() -> None:
-    sure, unsure = tuned(45.0, 0.0, 25.0), tuned(45.0, 0.6, 25.0)
+    sure, unsure = tuned(45.0, 0.0, 25.0), tuned(45.0, 0.5, 25.0)
     assert unsure.mvs[0].move_suppression > 1.5 * sure.mvs[0].move_suppression
     (cv,) = unsure.cvs
     assert "gain uncertainty" in cv.limit
     assert unsure.damped
     assert not unsure.reached
     assert cv.worst_overshoot <= OVERSHOOT_MAX
+    # Judged over as long as a response takes that is slower than wanted.
+    assert cv.nominal.time_s[-1] > 3.5 * cv.nominal_s > 4.0 * 45.0
     # One step of the grid livelier, and some plant is not well damped.
     made, loop = closed(25.0)
     livelier = Weights(unsure.weights.suppression * 10 ** (-1 / 16), (1.0,))
-    everyone = plants(asked(made, 45.0, 0.6), loop)
+    everyone = plants(asked(made, 45.0, 0.5), loop)
     assert not all(well_damped(loop.respond(0, m, livelier, 225.0)) for m in everyone)
 
 
@@ -161,11 +160,11 @@ def plants(made: Settings, loop: ClosedLoop, seed: int = 0) -> tuple[Member, ...
 
 
 def test_the_worst_is_the_worst_of_all_plants() -> None:
-    tuning, (made, loop) = tuned(60.0, 0.4, 25.0), closed(25.0)
+    tuning, (made, loop) = tuned(45.0, 0.35, 25.0), closed(25.0)
     (cv,) = tuning.cvs
     tests = [
-        loop.respond(0, member, tuning.weights, 300.0)
-        for member in plants(asked(made, 60.0, 0.4), loop)
+        loop.respond(0, member, tuning.weights, 450.0)
+        for member in plants(asked(made, 45.0, 0.35), loop)
     ]
     assert len(tests) == tuning.members > 10
     assert cv.worst_s == max(test.response_s for test in tests) > cv.nominal_s
@@ -237,8 +236,8 @@ def test_a_range_that_is_too_narrow_is_named() -> None:
 
 
 def test_an_approach_that_is_too_slow_is_named() -> None:
-    (cv,) = of(controlled__T__approach="5 min", controlled__T__gain_uncertainty="0 %").cvs
-    assert cv.limit == "its own approach: 300 s"
+    (cv,) = of(controlled__T__approach="2 min", controlled__T__gain_uncertainty="0 %").cvs
+    assert cv.limit == "its own approach: 120 s"
 
 
 def test_dead_time_is_named_and_the_fastest_response_told() -> None:
@@ -312,7 +311,6 @@ def test_a_response_within_two_cycles_is_refused() -> None:
     with pytest.raises(SettingsError, match="T should respond in 9 s") as caught:
         tune(asked(made, 9.0, 0.2), loop)
     assert "Write 10 s or more" in caught.value.mend
-    assert CLOSE < 1.05
 
 
 def test_nothing_to_scale_is_refused() -> None:

@@ -116,7 +116,6 @@ def test_on_hold_the_optimizer_is_not_heard() -> None:
     assert told(proposals=(proposal(Q1=30.0),), wishes=on)[0].resting == {"Q1": 30.0}
 
 
-
 def forecast(value: float | None, at_ns: int = 0, name: str = "feed") -> Command:
     return command(CommandKind.FORECAST, name, value, "" if value is None else str(at_ns))
 

@@ -106,6 +106,21 @@ class RealTimeIteration:
         self._work = calls.rti_create()
         if not self._work:
             raise ModelError("no memory for the workspace of the compiled solver")
+        # Buffers whose addresses are known spare asking each array for its own, which takes longer
+        # than copying it.
+        self._argument = np.zeros(library.argument_size)
+        self._begin, self._end = np.zeros(library.iterate_size), np.zeros(library.iterate_size)
+        self._result = np.zeros(library.result_size)
+        n, n_mv, _ = self._shape
+        states, inner = self._states, self._states + n * n_mv
+        self._begin_parts = (
+            self._begin[:states].reshape(n + 1, -1),
+            self._begin[states:inner].reshape(n, n_mv),
+            self._begin[inner:].reshape(n, -1),
+        )
+        self._addresses = (self._work, self._argument.ctypes.data, self._begin.ctypes.data)
+        outputs = (self._tolerances, self._end, self._result)
+        self._outputs = tuple(array.ctypes.data for array in outputs)
 
     def __del__(self) -> None:
         work = getattr(self, "_work", None)
@@ -113,54 +128,50 @@ class RealTimeIteration:
             self._library.calls.rti_destroy(work)
 
     def __call__(self, instance: Instance, begin: Trajectory) -> Answer:
-        argument = instance.flat
-        guess = self._guess(begin)
-        if argument.size != self._library.argument_size or guess.size != self._library.iterate_size:
-            raise RuntimeError("instance and warm start do not have the sizes compiled for")
-        iterate, result = np.empty(guess.size), np.empty(self._library.result_size)
+        try:
+            self._write(instance, begin)
+        except ValueError as error:
+            raise RuntimeError(f"these are not the sizes compiled for: {error}") from error
         verdict = Verdict(
-            self._library.calls.rti_solve(
-                self._work,
-                argument.ctypes.data,
-                guess.ctypes.data,
-                self._budget,
-                self._tolerances.ctypes.data,
-                iterate.ctypes.data,
-                result.ctypes.data,
-            )
+            self._library.calls.rti_solve(*self._addresses, self._budget, *self._outputs)
         )
+        iterate, result = self._end.copy(), self._result.copy()
+        figures = result[:RESULT_SIZE].tolist()
         n, n_mv, ny = self._shape
-        states, v, inner = np.split(iterate, [self._states, self._states + n * n_mv])
+        inner, outputs = self._states + n * n_mv, RESULT_SIZE + n * n_mv
         return Answer(
             Trajectory(
-                states.reshape(-1, self._ns),
-                v.reshape(n, n_mv),
-                inner=inner.reshape(n, -1) if self._collocation else None,
+                iterate[: self._states].reshape(-1, self._ns),
+                iterate[self._states : inner].reshape(n, n_mv),
+                inner=iterate[inner:].reshape(n, -1) if self._collocation else None,
             ),
-            result[RESULT_SIZE : RESULT_SIZE + n * n_mv].reshape(n, n_mv),
-            result[RESULT_SIZE + n * n_mv :].reshape(n, ny),
-            float(result[4]),
-            int(result[1]),
-            f"{verdict.name.lower()}, {int(result[2])} QP iterations",
-            _certificate(verdict, result),
+            result[RESULT_SIZE:outputs].reshape(n, n_mv),
+            result[outputs:].reshape(n, ny),
+            figures[4],
+            int(figures[1]),
+            f"{verdict.name.lower()}, {int(figures[2])} QP iterations",
+            _certificate(verdict, figures),
         )
 
-    def _guess(self, begin: Trajectory) -> Vector:
-        if self._collocation is None:
-            return np.concatenate([begin.s.ravel(), begin.v.ravel()])
-        inner = self._collocation.between(begin.s) if begin.inner is None else begin.inner
-        return np.concatenate([begin.s.ravel(), begin.v.ravel(), inner.ravel()])
+    def _write(self, instance: Instance, begin: Trajectory) -> None:
+        self._argument[:] = instance.flat
+        s, v, inner = self._begin_parts
+        s[:] = begin.s
+        v[:] = begin.v
+        if self._collocation is not None:
+            given = begin.inner
+            inner[:] = self._collocation.between(begin.s) if given is None else given
 
 
-def _certificate(verdict: Verdict, result: Vector) -> Certificate:
-    primal, stationarity, complementarity = (float(value) for value in result[8:11])
+def _certificate(verdict: Verdict, figures: list[float]) -> Certificate:
+    primal, stationarity, complementarity = figures[8:11]
     match verdict:
         case Verdict.CONVERGED:
             fault = ""
         case Verdict.NOT_FINITE:
             fault = "the answer is not finite"
         case Verdict.QP_REFUSED:
-            worst = ", ".join(f"{value:.1e}" for value in result[5:8])
+            worst = ", ".join(f"{value:.1e}" for value in figures[5:8])
             fault = f"the QP is not solved (residuals {worst})"
         case Verdict.NOT_CONVERGED:
             fault = (

@@ -255,7 +255,7 @@ static int iterate_once(Rti *self, const Problem *p, const double *tolerance, do
     Qp *qp = &self->qp;
     result[1] += 1;
     if (!linearize(self, p)) return RTI_NOT_FINITE;
-    int iterations = solve_qp(qp, QP_ITERATIONS, QP_TOLERANCE);
+    int iterations = solve_qp(qp, QP_ITERATIONS, QP_SHARE * fmin(tolerance[1], tolerance[2]));
     result[2] += abs(iterations);
     result[3] = iterations < 0;
     if (!finite_all(qp->s[0], N * NS) || !finite_all(qp->v[0], N * NV) ||
