@@ -36,8 +36,6 @@ from controller.signal import Tag
 from controller.terminal import building, notice
 from controller.toolchain import NoCompilerError, compiled_rung
 
-SQP_ITERATIONS = 12
-"""Enough for every warm-started solve seen; what needs more goes to the interior-point rungs."""
 RTI_ITERATIONS = 6
 """One is the rule; more after a jump of setpoint, limits or state."""
 
@@ -56,7 +54,7 @@ def build_application(settings: Settings, epoch: int) -> Application:
     horizon = Horizon(mpc.step_s, mpc.horizon, settings.cycle_s, mpc.blocks)
     costs = wiring.economics(settings, mvs, cvs)
     stage = make_stage(estimator.augmented, mvs, cvs, horizon, costs)
-    fatrop, ipopt = mpc.iterations
+    sqp, ipopt = mpc.iterations
     return Application(
         name=settings.name,
         cycle_s=settings.cycle_s,
@@ -79,7 +77,7 @@ def build_application(settings: Settings, epoch: int) -> Application:
         target=target_calculation(estimator.augmented, mvs, cvs, currency=settings.currency),
         ladder=make_ladder(
             stage,
-            (("sqp", SQP_ITERATIONS), ("fatrop", fatrop), ("ipopt", ipopt)),
+            (("sqp", sqp), ("ipopt", ipopt)),
             mpc.plan_age_max,
             (*_robust_rungs(settings, stage, costs), *fast_rungs(stage, mpc.engine)),
             lqr_weight(stage) if mpc.terminal == "lqr" else None,
@@ -120,7 +118,7 @@ def _robust_rungs(
     except ModelError as error:
         where = settings.where("mpc.robust")
         raise SettingsError(error.what, where=where, mend=error.mend) from error
-    return (("tree", TreeRung(tree, SQP_ITERATIONS, settings.mpc.iterations[1])),)
+    return (("tree", TreeRung(tree, *settings.mpc.iterations)),)
 
 
 def check_application(path: Path) -> str:

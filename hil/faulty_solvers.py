@@ -57,7 +57,7 @@ def failing(name: str, solver: Solver, stage: Stage, failure: Failure, where: st
         return _compiled(stage, failure)
     if name == "condensed":
         return _Condensed(stage, failure)
-    if name in ("sqp", "fatrop", "ipopt"):
+    if name in ("sqp", "ipopt"):
         return _nonlinear(name, solver, transcribe(stage), failure)
     raise ScenarioError(
         f"{name} cannot be made to fail by {failure}",

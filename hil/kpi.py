@@ -16,7 +16,7 @@ from hil.history import Column, History
 from hil.scenario import Economics, Scenario
 from hil.virtual_plc import PlcStatistics
 
-RUNGS = ("tree", "rti", "condensed", "sqp", "fatrop", "ipopt", "shifted", "lqr", "hold")
+RUNGS = ("tree", "rti", "condensed", "sqp", "ipopt", "shifted", "lqr", "hold")
 
 
 def kpis(

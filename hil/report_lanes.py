@@ -50,11 +50,14 @@ _MODES: Mapping[str, _Look] = {
     "SHED": _Look(BAD, "xx", 5),
 }
 _RUNGS: Mapping[str, _Look] = {
-    "sqp": _Look(FILL, "", 0),
-    "fatrop": _Look(FILL_DARK, "\\\\", 1),
+    "tree": _Look(FILL, "", 0),
+    "condensed": _Look(FILL, "", 0),
+    "rti": _Look(FILL, "", 0),
+    "sqp": _Look(FILL_DARK, "\\\\", 1),
     "ipopt": _Look(FILL_DARK, "..", 2),
     "shifted": _Look(WARN, "//", 3),
-    "hold": _Look(BAD, "xx", 4),
+    "lqr": _Look(WARN, "..", 4),
+    "hold": _Look(BAD, "xx", 5),
 }
 _OTHER = _Look(FILL_DARK, "++", 3)
 _DOUBT: Mapping[str, _Look] = {"in doubt": _Look(WARN, "//")}

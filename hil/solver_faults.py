@@ -21,7 +21,7 @@ from controller.signal import NS_PER_S
 from hil.faulty_solvers import failing, failing_regulator
 from plant_models.process import Vector
 
-Rung = Literal["tree", "rti", "condensed", "sqp", "fatrop", "ipopt", "lqr", "all"]
+Rung = Literal["tree", "rti", "condensed", "sqp", "ipopt", "lqr", "all"]
 SolverFaultKind = Literal["infeasible", "cap", "wrong", "exception", "nan", "slow"]
 
 

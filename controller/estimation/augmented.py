@@ -34,7 +34,7 @@ from plant_models.process import (
 # transient, and nothing of the slower ones that matter.
 STEP_TIMES_FASTEST_MODE = 1.5
 # Nothing physical is that many spans away from its design point. Numbers beyond it overflow in
-# derivatives, and on those fatrop does not come back within its budget of iterations.
+# derivatives, and solvers spend their whole budget of iterations on them for nothing.
 PLAUSIBLE_SPANS = 1e3
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.mpc.problem import Situation, Target
 from controller.mpc.stage import Stage
@@ -74,6 +75,9 @@ class Instance:
 
 
 PARTS = tuple(Instance.__annotations__)
+VARYING = ("s0", "rest", "terminal_at", "theta", "wanted", "track", "v_low", "v_high", "u_low",
+           "u_high", "z_low", "z_high")  # fmt: skip
+"""What differs from cycle to cycle; the rest are weights."""
 
 
 def layout_of(shapes: Mapping[str, tuple[int, ...]]) -> Layout:
@@ -96,7 +100,8 @@ def gathered(**parts: Vector) -> Instance:
 class Instances:
     """Makes instances; what does not change from cycle to cycle is written once.
 
-    Everything else is written anew by every call, into one buffer whose copy is the answer.
+    A cycle begins with cold caches, so few operations count more than short ones: what varies is
+    gathered into one row of numbers, scaled at once, and dealt out to its places at once.
     """
 
     def __init__(self, stage: Stage, terminal: Vector | None = None) -> None:
@@ -107,137 +112,186 @@ class Instances:
         shapes |= dict.fromkeys(("v_low", "v_high", "u_low", "u_high"), (n, n_mv))
         shapes |= {"s0": (ns,), "terminal_at": (ns,), "terminal": (ns, ns), "theta": (n, stage.nt)}
         self._layout = layout_of(shapes)
-        self._buffer = np.zeros(max(end for _, end, _ in self._layout.values()))
-        blank = Instance(self._layout, self._buffer)
-        self._views = {name: getattr(blank, name) for name in PARTS}
         self._index = [mv.input for mv in stage.mvs]
         self._rows = [cv.output for cv in stage.cvs]
-        self._u_scaling = tuple(zip(stage.u_offset.tolist(), stage.u_scale.tolist(), strict=True))
+        self._weight = np.array([cv.weight for cv in stage.cvs])
+        self._template = self._constant(terminal)
+        self._row = _Row(stage)
+        self._from, self._to = self._row.dealt(self._layout)
+        self._moves = slice(self._layout["v_low"][0], self._layout["v_high"][1])
         horizon = stage.horizon
         seconds = np.full(n, horizon.step_s)
         seconds[0] = horizon.cycle_s
         rate = np.array([mv.rate_per_s for mv in stage.mvs]) / stage.u_scale
-        self._reach = seconds[:, None] * rate[None, :]
-        self._weight = np.array([cv.weight for cv in stage.cvs])
+        self._reach = np.tile((seconds[:, None] * rate[None, :]).ravel(), 2)
         ends_s = horizon.step_s * np.arange(1, n + 1)[:, None]
         approach_s = np.array([cv.approach_s for cv in stage.cvs])
         ramp_s = np.array([cv.ramp_s for cv in stage.cvs])
         with np.errstate(divide="ignore"):
             self._decay = np.where(approach_s > 0.0, np.exp(-ends_s / approach_s), 0.0)
             self._ramp = np.where(ramp_s > 0.0, ends_s / ramp_s, np.inf)
-        always = self._views
-        always["move_weight"][:] = [mv.move_suppression for mv in stage.mvs]
-        always["rest_weight"][:] = [mv.target_weight for mv in stage.mvs]
-        always["price"][:] = self._weight
-        always["curve"][:] = SLACK_QUADRATIC * self._weight
+
+    def _constant(self, terminal: Vector | None) -> Vector:
+        flat = np.zeros(max(end for _, end, _ in self._layout.values()))
+        always = Instance(self._layout, flat)
+        always.move_weight[:] = [mv.move_suppression for mv in self._stage.mvs]
+        always.rest_weight[:] = [mv.target_weight for mv in self._stage.mvs]
+        always.price[:] = self._weight
+        always.curve[:] = SLACK_QUADRATIC * self._weight
         if terminal is not None:
-            always["terminal"][:] = terminal
+            always.terminal[:] = terminal
+        return flat
 
     def __call__(self, situation: Situation, target: Target) -> Instance:
         """The instance for what is true now and where to go."""
-        stage, made, nx = self._stage, self._views, self._stage.augmented.nx
-        free, now = self._write_mvs(situation)
-        made["s0"][:nx] = (situation.x - stage.x_offset) / stage.x_scale
-        made["s0"][nx:] = now
-        made["terminal_at"][:nx] = (target.x - stage.x_offset) / stage.x_scale
-        made["terminal_at"][nx:] = (target.u[self._index] - stage.u_offset) / stage.u_scale
-        made["rest"][:] = made["terminal_at"][nx:]
-        self._write_theta(situation, free)
-        self._write_cvs(situation, target)
-        return Instance(self._layout, self._buffer.copy())
+        row, part = self._row.gathered(situation, target, self._index, self._rows), self._row.part
+        tracked = np.isfinite(situation.setpoint)
+        if situation.watched is not None:
+            unwatched = situation.watched <= 0.0
+            tracked &= ~unwatched
+            row[part["z_low"]][unwatched], row[part["z_high"]][unwatched] = -np.inf, np.inf
+        row[part["track"]] = self._weight * tracked
+        row[part["wanted"]][~tracked] = 0.0
+        self._limit_mvs(row)
+        self._limit_cvs(row)
+        flat = self._template.copy()
+        flat[self._to] = row[self._from]
+        flat[self._moves] *= self._reach
+        made = Instance(self._layout, flat)
+        if situation.forecast is not None:
+            begin = situation.w.size
+            made.theta[:, begin : begin + situation.d.size] = situation.forecast
+        if situation.cv_low_now is not None and situation.cv_high_now is not None:
+            scale = self._stage.cv_scale
+            self._ramp_zones(made, situation.cv_low_now / scale, situation.cv_high_now / scale)
+        if target.solved and target.slack.any():
+            self._give_way(made, target)
+        if situation.cv_now is not None:
+            now = situation.cv_now / self._stage.cv_scale
+            made.wanted[:] += np.where(tracked, now - row[part["wanted"]], 0.0) * self._decay
+            self._funnel(made, now)
+        return made
 
-    def _write_mvs(self, situation: Situation) -> tuple[list[float], list[float]]:
-        """Limits of moves and setpoints; which MVs may move, and where they are, scaled."""
-        free: list[float] = []
-        here: list[float] = []
-        low, high, down, up = ([0.0] * len(self._index) for _ in range(4))
-        every = zip(
-            self._u_scaling,
-            situation.u_now[self._index].tolist(),
-            situation.mv_low.tolist(),
-            situation.mv_high.tolist(),
-            situation.free.tolist(),
-            situation.blocked_down.tolist(),
-            situation.blocked_up.tolist(),
-            strict=True,
-        )
-        for i, ((offset, scale), u, u_low, u_high, may, no_down, no_up) in enumerate(every):
-            now = (u - offset) / scale
-            # An MV outside its limits may come back at its rate: the limit gives way to where it
-            # is.
-            low[i], high[i] = (
-                min((u_low - offset) / scale, now),
-                max((u_high - offset) / scale, now),
-            )
-            down[i], up[i] = no_down - 1.0, 1.0 - no_up
-            here.append(now)
-            if may and not (no_down and no_up) and high[i] - low[i] > NO_ROOM:
-                free.append(1.0)
-                continue
+    def _limit_mvs(self, row: Vector) -> None:
+        """Limits of moves, as shares of their reach, and of setpoints; which MVs may move."""
+        part = self._row.part
+        low, high, now = row[part["u_low"]], row[part["u_high"]], row[part["now"]]
+        down, up, free = row[part["v_low"]], row[part["v_high"]], row[part["free"]]
+        # An MV outside its limits may come back at its rate: the limit gives way to where it is.
+        np.minimum(low, now, out=low)
+        np.maximum(high, now, out=high)
+        # From 1 for a blocked direction to the share of its reach that is left.
+        down -= 1.0
+        np.subtract(1.0, up, out=up)
+        stays = (free == 0.0) | (up == down) | (high - low <= NO_ROOM)
+        if stays.any():
             # Without room to move there is nothing to decide: a solver is told that the MV stays,
             # and gets bounds that leave it room.
-            free.append(0.0)
-            low[i], high[i], down[i], up[i] = now - 1.0, now + 1.0, -1.0, 1.0
-        made = self._views
-        np.multiply(self._reach, down, out=made["v_low"])
-        np.multiply(self._reach, up, out=made["v_high"])
-        made["u_low"][:] = low
-        made["u_high"][:] = high
-        return free, here
+            free[stays], down[stays], up[stays] = 0.0, -1.0, 1.0
+            low[stays], high[stays] = now[stays] - 1.0, now[stays] + 1.0
 
-    def _write_theta(self, situation: Situation, free: list[float]) -> None:
-        nw, nd, theta = situation.w.size, situation.d.size, self._views["theta"]
-        theta[:] = np.concatenate([situation.w, situation.d, situation.u_now, free])
-        if situation.forecast is not None:
-            theta[:, nw : nw + nd] = situation.forecast
-
-    def _write_cvs(self, situation: Situation, target: Target) -> None:
-        made, scale = self._views, self._stage.cv_scale
-        tracked = np.isfinite(situation.setpoint)
-        z_low, z_high = situation.cv_low, situation.cv_high
-        if situation.watched is not None:
-            watched = situation.watched > 0.0
-            tracked = tracked & watched
-            z_low, z_high = np.where(watched, z_low, -np.inf), np.where(watched, z_high, np.inf)
-        wanted = np.where(tracked, target.y[self._rows] / scale, 0.0)
-        made["wanted"][:] = wanted
-        made["track"][:] = self._weight * tracked
-        crossed = z_low > z_high
+    def _limit_cvs(self, row: Vector) -> None:
+        part = self._row.part
+        low, high = row[part["z_low"]], row[part["z_high"]]
+        crossed = low > high
         if crossed.any():
             # Nothing is inside limits that cross: half way between them each misses as little.
-            middle = np.where(crossed, (z_low + z_high) / 2.0, 0.0)
-            z_low, z_high = np.where(crossed, middle, z_low), np.where(crossed, middle, z_high)
-        made["z_low"][:] = z_low / scale
-        made["z_high"][:] = z_high / scale
-        if situation.cv_low_now is not None and situation.cv_high_now is not None:
-            self._ramp_zones(situation.cv_low_now / scale, situation.cv_high_now / scale)
-        if target.solved and target.slack.max(initial=0.0) > 0.0:
-            self._give_way(target)
-        if situation.cv_now is not None:
-            now = situation.cv_now / scale
-            made["wanted"][:] += np.where(tracked, now - wanted, 0.0) * self._decay
-            self._funnel(now)
+            middle = (low[crossed] + high[crossed]) / 2.0
+            low[crossed] = high[crossed] = middle
 
-    def _ramp_zones(self, low: Vector, high: Vector) -> None:
+    def _ramp_zones(self, made: Instance, low: Vector, high: Vector) -> None:
         """Limits on their way: by each node as far as their ramp has taken them."""
-        made = self._views
-        for zone, now in ((made["z_low"], low), (made["z_high"], high)):
+        for zone, now in ((made.z_low, low), (made.z_high, high)):
             there = np.isfinite(now) & np.isfinite(zone)
             way = np.where(there, zone - np.where(there, now, 0.0), 0.0)
             moved = now + np.clip(way, -self._ramp, self._ramp)
             zone[:] = np.where(there, moved, zone)
 
-    def _give_way(self, target: Target) -> None:
+    def _give_way(self, made: Instance, target: Target) -> None:
         """A limit that the target had to give up is not fought for on the way: in steady state no
         rank may pull against a higher one."""
-        made, rest = self._views, target.y[self._rows] / self._stage.cv_scale
+        rest = target.y[self._rows] / self._stage.cv_scale
         gave = target.slack > 0.0
-        made["z_low"][:] = np.where(gave, np.minimum(made["z_low"], rest), made["z_low"])
-        made["z_high"][:] = np.where(gave, np.maximum(made["z_high"], rest), made["z_high"])
+        made.z_low[:] = np.where(gave, np.minimum(made.z_low, rest), made.z_low)
+        made.z_high[:] = np.where(gave, np.maximum(made.z_high, rest), made.z_high)
 
-    def _funnel(self, now: Vector) -> None:
+    def _funnel(self, made: Instance, now: Vector) -> None:
         """A violated zone is entered again along a funnel (Qin & Badgwell 2003, section 3.4)."""
-        made = self._views
-        below, above = made["z_low"] - now, now - made["z_high"]
-        made["z_low"][:] -= np.where(np.isfinite(below), np.maximum(below, 0.0), 0.0) * self._decay
-        made["z_high"][:] += np.where(np.isfinite(above), np.maximum(above, 0.0), 0.0) * self._decay
+        below, above = made.z_low - now, now - made.z_high
+        made.z_low[:] -= np.where(np.isfinite(below), np.maximum(below, 0.0), 0.0) * self._decay
+        made.z_high[:] += np.where(np.isfinite(above), np.maximum(above, 0.0), 0.0) * self._decay
+
+
+class _Row:
+    """The numbers that vary from cycle to cycle, one after the other: what they are scaled by, and
+    to which places of an instance they are dealt."""
+
+    def __init__(self, stage: Stage) -> None:
+        model, n_mv, n_cv, nx = (
+            stage.augmented.model,
+            len(stage.mvs),
+            len(stage.cvs),
+            stage.augmented.nx,
+        )
+        none, one = np.zeros(0), np.ones(0)
+        u, x = (stage.u_offset, stage.u_scale), (stage.x_offset, stage.x_scale)
+        z = (np.zeros(n_cv), stage.cv_scale)
+        plain = {"w": stage.augmented.nw, "d": len(model.d), "inputs": len(model.u)}
+        plain |= dict.fromkeys(("free", "v_low", "v_high"), n_mv)
+        scaling = {"x": x, "now": u, "target": x, "rest": u, "u_low": u, "u_high": u}
+        scaling |= {"z_low": z, "z_high": z, "wanted": z}
+        scaling |= {name: (np.zeros(size), np.ones(size)) for name, size in plain.items()}
+        scaling["track"] = (np.zeros(n_cv), np.ones(n_cv))
+        self.part: dict[str, slice] = {}
+        begin = 0
+        for name, (offset, _) in scaling.items():
+            self.part[name] = slice(begin, begin + offset.size)
+            begin += offset.size
+        self._offset = np.concatenate([none, *(offset for offset, _ in scaling.values())])
+        self._scale = np.concatenate([one, *(scale for _, scale in scaling.values())])
+        self._blank, self._nx = np.zeros(n_cv), nx
+
+    def gathered(
+        self, situation: Situation, target: Target, index: list[int], rows: list[int]
+    ) -> Vector:
+        """The row of a situation, scaled, in the order of `part`."""
+        row = np.concatenate(
+            (
+                situation.x,
+                situation.u_now[index],
+                target.x,
+                target.u[index],
+                situation.mv_low,
+                situation.mv_high,
+                situation.cv_low,
+                situation.cv_high,
+                target.y[rows],
+                situation.w,
+                situation.d,
+                situation.u_now,
+                situation.free,
+                situation.blocked_down,
+                situation.blocked_up,
+                self._blank,
+            )
+        )
+        row -= self._offset
+        row /= self._scale
+        return row
+
+    def dealt(self, layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where in the row each varying number of an instance comes from, and where it goes."""
+        sources = {
+            "s0": ("x", "now"),
+            "terminal_at": ("target", "rest"),
+            "theta": ("w", "d", "inputs", "free"),
+        }
+        taken: list[NDArray[np.intp]] = []
+        given: list[NDArray[np.intp]] = []
+        for name in VARYING:
+            begin, end, shape = layout[name]
+            names = sources.get(name, (name,))
+            one = np.concatenate([np.arange(self.part[n].start, self.part[n].stop) for n in names])
+            taken.append(np.tile(one, shape[0] if len(shape) > 1 else 1))
+            given.append(np.arange(begin, end))
+        return np.concatenate(taken), np.concatenate(given)

@@ -1,6 +1,6 @@
 """The solve ladder: the best verified plan that the iteration budget allows, and never none.
 
-Rungs in order: condensed (linear models) or rti → sqp → fatrop → ipopt → shifted plan → lqr → hold.
+Rungs in order: condensed (linear models) or rti → sqp → ipopt → shifted plan → lqr → hold.
 Every refusal is kept with its reason. What follows after holding too long, handing back to the PLC,
 is the mode machine's decision.
 """
@@ -141,7 +141,10 @@ class Ladder:
         if isinstance(self.regulator, str):
             refused.append(f"lqr: {self.regulator}")
             return None
-        found = self.regulator(instance)
+        try:
+            found = self.regulator(instance)
+        except RuntimeError as error:  # As above: CasADi reports every failure as this type.
+            found = f"broke: {(str(error).splitlines() or ['without a word'])[0]}"
         if isinstance(found, str):
             refused.append(f"lqr: {found}")
             return None

@@ -63,12 +63,12 @@ Solver = Callable[[Instance, Trajectory], Answer]
 
 
 def make_solver(name: str, transcription: Transcription, iterations: int) -> Solver:
-    """A rung by name: `sqp` (Gauss–Newton SQP on HPIPM), `fatrop` or `ipopt`.
+    """A rung by name: `sqp` (Gauss–Newton SQP on HPIPM) or `ipopt`.
 
-    The Gauss–Newton Hessian leaves out the curvature of the dynamics (Bock 1983); the two
-    interior-point solvers use the exact one.
+    The Gauss–Newton Hessian leaves out the curvature of the dynamics (Bock 1983); IPOPT uses the
+    exact one.
     """
-    make = {"sqp": _sqp, "fatrop": _fatrop, "ipopt": _ipopt}[name]
+    make = {"sqp": _sqp, "ipopt": _ipopt}[name]
     solve = make(transcription, iterations)
     constraints = int(transcription.nlp["g"].numel())
 
@@ -148,22 +148,6 @@ def _sqp(transcription: Transcription, iterations: int) -> ca.Function:
                 "error_on_fail": False,
                 "hpipm": {"mode": "robust"},
             },
-        },
-    )
-
-
-def _fatrop(transcription: Transcription, iterations: int) -> ca.Function:
-    return ca.nlpsol(
-        "fatrop",
-        "fatrop",
-        transcription.nlp,
-        {
-            "print_time": False,
-            "error_on_fail": False,
-            "show_eval_warnings": False,
-            "structure_detection": "auto",
-            "equality": list(transcription.equality),
-            "fatrop": {"print_level": 0, "max_iter": iterations, "tol": 1e-6},
         },
     )
 

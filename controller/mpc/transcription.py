@@ -1,7 +1,7 @@
 """The optimal control problem as a nonlinear program: multiple shooting, scaled, sparse.
 
-The order of variables and constraints is the one in which fatrop recognises the stages (Vanroye
-et al. 2023): node k holds its state, then the move of its interval and the slacks of its zones.
+The order of variables and constraints is the one in which HPIPM recognises the stages:
+node k holds its state, then the move of its interval and the slacks of its zones.
 Behind the last node stands one more without meaning, so that the last zones have their slacks.
 """
 
@@ -25,7 +25,6 @@ class Transcription:
 
     Attributes:
         nlp: dict with x, p, f, g for `casadi.nlpsol`.
-        equality: per constraint, True for an equality.
         read: CasADi function (x, p) -> (moves (N, n_mv), prediction (N, ny)) in units.
         check: CasADi function (x, p, lam_g, lam_x) -> (f, g, Lagrangian gradient).
         states, moves, inner: where nodes, intervals and the stage values of implicit intervals
@@ -34,7 +33,6 @@ class Transcription:
 
     stage: Stage
     nlp: dict[str, Any]
-    equality: tuple[bool, ...]
     read: ca.Function
     check: ca.Function
     states: tuple[slice, ...]
@@ -129,7 +127,6 @@ class _Program:
     stage: Stage
     variables: list[Any] = field(default_factory=lambda: list[Any]())
     constraints: list[Any] = field(default_factory=lambda: list[Any]())
-    equality: list[bool] = field(default_factory=lambda: list[bool]())
     cost: Any = 0.0
     size: int = 0
 
@@ -140,9 +137,8 @@ class _Program:
         self.size += size
         return symbol, place
 
-    def constrain(self, expression: Any, *, equal: bool) -> None:
+    def constrain(self, expression: Any) -> None:
         self.constraints.append(expression)
-        self.equality.extend([equal] * int(expression.numel()))
 
 
 @dataclass(slots=True, eq=False)
@@ -197,12 +193,12 @@ def transcribe(stage: Stage) -> Transcription:
         slack = program.variable(f"slack_{k}", n_cv)[0] if k else None
         if stage.collocation is None:
             after, place = program.variable(f"s_{k + 1}", stage.ns)
-            program.constrain(after - stage.interval(s, v, theta), equal=True)
+            program.constrain(after - stage.interval(s, v, theta))
         else:
             after, place = _write_implicit(program, stage.collocation, k, (s, v, theta), inner)
         states.append(place)
         if k == 0:
-            program.constrain(s - p["s0"], equal=True)
+            program.constrain(s - p["s0"])
         else:
             _write_zone(program, p, s, slack, k - 1)
         program.cost += ca.dot(p["rest_weight"], (after[nx:] - p["rest"]) ** 2)
@@ -215,7 +211,7 @@ def transcribe(stage: Stage) -> Transcription:
     program.cost += ca.dot(away, ca.mtimes(p["terminal"], away))
     slack, _ = program.variable(f"slack_{n}", n_cv)
     behind, _ = program.variable("behind", 1)
-    program.constrain(behind - s[0], equal=True)
+    program.constrain(behind - s[0])
     _write_zone(program, p, s, slack, n - 1)
     return _finish(program, p, (tuple(states), tuple(moves), tuple(inner)), read)
 
@@ -232,16 +228,16 @@ def _write_implicit(
     inner.append(place)
     after, place = program.variable(f"s_{k + 1}", program.stage.ns)
     residual, end = collocation.equations(*at, unknown)
-    program.constrain(after - end, equal=True)
-    program.constrain(residual, equal=True)
+    program.constrain(after - end)
+    program.constrain(residual)
     return after, place
 
 
 def _write_zone(program: _Program, p: _Symbols, s: Any, slack: Any, k: int) -> None:
     """Zones of the node in which interval k ends."""
     z = program.stage.controlled(s, p.row("theta", k))
-    program.constrain(z + slack, equal=False)
-    program.constrain(z - slack, equal=False)
+    program.constrain(z + slack)
+    program.constrain(z - slack)
     program.cost += ca.dot(p.row("price", k), slack) + ca.dot(p.row("curve", k), slack**2)
 
 
@@ -260,7 +256,6 @@ def _finish(
     return Transcription(
         program.stage,
         {"x": x, "p": p, "f": program.cost, "g": g},
-        tuple(program.equality),
         ca.Function("read", [x, p], [setpoints, prediction]),
         ca.Function("check", [x, p, lam_g, lam_x], [program.cost, g, gradient]),
         *places,

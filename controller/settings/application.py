@@ -221,7 +221,7 @@ class RobustSettings:
 
 @dataclass(frozen=True, slots=True)
 class MpcSettings:
-    """`horizon` intervals of `step_s`; solver budget in iterations: fatrop, then IPOPT; `blocks`:
+    """`horizon` intervals of `step_s`; solver budget in iterations: SQP, then IPOPT; `blocks`:
     intervals between the moves; `engine`: whether the first rung is compiled."""
 
     step_s: float

@@ -137,7 +137,7 @@ def resolve_mpc(context: Context, cycle_s: float) -> MpcSettings:
             f"the step of {step_s:g} s is shorter than the cycle of {cycle_s:g} s",
             "Write at least one cycle",
         )
-    fatrop, ipopt = section.iterations
+    sqp, ipopt = section.iterations
     blocks = tuple(section.blocks)
     if sum(blocks) > section.horizon:
         context.add(
@@ -149,7 +149,7 @@ def resolve_mpc(context: Context, cycle_s: float) -> MpcSettings:
         step_s=step_s,
         horizon=section.horizon,
         plan_age_max=section.plan_age_max,
-        iterations=(fatrop, ipopt),
+        iterations=(sqp, ipopt),
         blocks=blocks,
         economics=float(section.economics),
         terminal=section.terminal,

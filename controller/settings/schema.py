@@ -326,8 +326,8 @@ class MpcSection(Section):
     """Number of intervals."""
     plan_age_max: Annotated[int, Field(ge=0)] = 10
     """Cycles that a shifted old plan may still be used."""
-    iterations: Annotated[list[Count], Field(min_length=2, max_length=2)] = [40, 100]
-    """Budget of fatrop, then of IPOPT."""
+    iterations: Annotated[list[Count], Field(min_length=2, max_length=2)] = [12, 100]
+    """Budgets of the two solvers below the first rung: SQP, then IPOPT."""
     blocks: list[Count] = []
     """Lengths, in intervals, of the blocks over which the MVs stay put; after the last one they do
     not move any more. Empty: they may move in every interval."""

@@ -15,7 +15,7 @@ from hil.bench.case import BenchCase
 from hil.bench.ladder_side import build_ladder, situation, target
 from hil.bench.plant import BenchPlant
 
-BUDGETS = (("sqp", 12), ("fatrop", 60), ("ipopt", 150))
+BUDGETS = (("sqp", 12), ("ipopt", 150))
 STEPS = 20
 
 

@@ -48,7 +48,7 @@ from plant_models.variable import Variable
 
 CYCLE_S = 10.0
 START_NS = 1_700_000_000 * NS_PER_S
-BUDGETS = (("sqp", 12), ("fatrop", 60), ("ipopt", 80))
+BUDGETS = (("sqp", 12), ("ipopt", 80))
 TIME_CONSTANTS_S = (60.0, 90.0)
 GAIN = np.array([[0.8, 0.2], [0.1, 0.6]])
 """degC per percent, of each tank to each heater."""

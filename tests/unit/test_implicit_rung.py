@@ -70,7 +70,7 @@ PROBLEMS: list[Any] = [
 
 
 @pytest.mark.parametrize(("made", "case"), PROBLEMS)
-@pytest.mark.parametrize("name", ["fatrop", "ipopt"])
+@pytest.mark.parametrize("name", ["sqp", "ipopt"])
 def test_all_solvers_solve_the_same_intervals(made: Any, case: dict[str, Any], name: str) -> None:
     stage: Stage = made()
     instance, begin = posed(stage, **case)

@@ -12,7 +12,7 @@ import controller.mpc.solvers as solvers_module
 from controller.mpc.instance import Instance, Instances
 from controller.mpc.ladder import Ladder, PlannerState, make_ladder
 from controller.mpc.problem import Plan, Situation
-from controller.mpc.regulator import regulator
+from controller.mpc.regulator import Regulator, regulator
 from controller.mpc.solvers import Answer, Solver, Trajectory, make_solver
 from controller.mpc.verify import Certificate
 from tests.unit.small_application import BUDGETS, HORIZON, situation, stage, target, transcription
@@ -197,7 +197,6 @@ def test_without_any_plan_it_holds() -> None:
         ({"x": np.array([50.0, 1e200])}, "T2 = 1e+200 degC is not plausible"),
         ({"u_now": np.array([np.inf, 50.0])}, "Q1 = inf percent is not plausible"),
         ({"d": np.array([-1e300])}, "feed = -1e+300 kg/s is not plausible"),
-        # On this one fatrop would never come back.
         ({"w": np.array([1e200, 0.0])}, "a disturbance of 1e+200 on Q1 is not plausible"),
     ],
 )
@@ -316,3 +315,15 @@ def test_without_a_gain_the_reason_is_told() -> None:
     _, plan = climb(ladder())
     assert plan.rung == "hold"
     assert plan.refused == ("lqr: there is none",)
+
+
+def test_a_regulator_that_breaks_is_refused_with_its_reason() -> None:
+    class Broken(Regulator):
+        def __call__(self, instance: Instance) -> tuple[np.ndarray, np.ndarray] | str:
+            raise RuntimeError("evaluation failed")
+
+    good = regulator(stage())
+    assert not isinstance(good, str)
+    _, plan = climb(replace(ladder(), regulator=Broken(stage(), good.gain)))
+    assert plan.rung == "hold"
+    assert plan.refused == ("lqr: broke: evaluation failed",)

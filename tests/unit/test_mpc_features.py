@@ -18,9 +18,9 @@ from controller.mpc.condensed import CondensedQp
 from controller.mpc.instance import Instances
 from controller.mpc.ladder import Ladder, PlannerState
 from controller.mpc.problem import ControlledVariable, Horizon, Plan, Situation, Target
+from controller.mpc.regulator import lqr_weight
 from controller.mpc.solvers import Solver, make_solver
 from controller.mpc.stage import Stage, make_stage
-from controller.mpc.regulator import lqr_weight
 from controller.mpc.transcription import transcribe
 from tests.unit.small_application import (
     CVS,

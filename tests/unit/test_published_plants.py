@@ -21,7 +21,7 @@ from controller.mpc.target import target_calculation
 from controller.signal import NS_PER_S
 from plant_models import shell_fractionator, wood_berry
 from plant_models.integrate import ModelPlant
-from plant_models.process import ProcessModel, Vector, names, nominal
+from plant_models.process import ProcessModel, Vector, nominal
 
 SIGMA = 1e-3
 

@@ -21,7 +21,7 @@ from plant_models.process import nominal
 
 CONFIG = Path(__file__).parents[2] / "config"
 EVERY_RUNG = CONFIG / "scenarios" / "every-rung.yaml"
-NONLINEAR: tuple[Rung, ...] = ("rti", "sqp", "fatrop", "ipopt")
+NONLINEAR: tuple[Rung, ...] = ("rti", "sqp", "ipopt")
 KINDS: tuple[SolverFaultKind, ...] = ("infeasible", "cap", "wrong", "exception", "nan")
 VIOLATED, UNSOLVED, UNFINISHED = "constraints are violated", "the QP is not solved", "not converged"
 NO_NUMBER = "the answer is not finite"
@@ -168,7 +168,7 @@ def test_the_inbox_announces_the_cycle() -> None:
 
 
 def test_a_rung_that_the_ladder_does_not_have_is_refused(reactor: Application) -> None:
-    with pytest.raises(ScenarioError, match=r"no rung condensed.*It has rti, sqp, fatrop, ipopt"):
+    with pytest.raises(ScenarioError, match=r"no rung condensed.*It has rti, sqp, ipopt"):
         plan(reactor, always("condensed", "nan"))
     with pytest.raises(ScenarioError, match=r"lqr is no solver.*nan or wrong"):
         plan(reactor, always("lqr", "infeasible"))

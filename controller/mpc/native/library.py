@@ -15,7 +15,6 @@ from controller.mpc.native.generate import RESULT_SIZE, VERDICTS
 from controller.mpc.solvers import Answer, Trajectory
 from controller.mpc.stage import Stage
 from controller.mpc.verify import Certificate
-from plant_models.process import Vector
 
 # The QP must be solved as well as its certificate can see it. What nonlinearity leaves after the
 # step may be larger: the next cycle goes on from there (Diehl, Bock & Schlöder 2005).
