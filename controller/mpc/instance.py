@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.estimation.augmented import PLAUSIBLE_SPANS
+from controller.estimation.evaluation import augmented_spans
 from controller.mpc.problem import Situation, Target
 from controller.mpc.stage import Stage
-from plant_models.process import Vector
+from plant_models.process import Vector, nominal
 
 # A zone violation costs `weight` per scale, linear and quadratic: the linear part makes the
 # penalty exact (no violation while one can be avoided), the quadratic part spreads what cannot.
@@ -31,6 +33,7 @@ class Instance:
 
     Attributes:
         flat: all of the following, one after the other; they are views of it.
+        ordinary: nothing in the situation is far from where the model makes sense.
         s0: state now (ns,).
         rest, rest_weight, move_weight: per MV (n_mv,).
         terminal, terminal_at: weight (ns, ns) on the distance of the last node from a point (ns,).
@@ -41,7 +44,7 @@ class Instance:
         z_low, z_high: zones (N, n_cv), infinite where there is no limit.
     """
 
-    __slots__ = ("_layout", "flat")
+    __slots__ = ("_layout", "flat", "ordinary")
 
     s0: Vector
     rest: Vector
@@ -61,9 +64,10 @@ class Instance:
     z_low: Vector
     z_high: Vector
 
-    def __init__(self, layout: Layout, flat: Vector) -> None:
+    def __init__(self, layout: Layout, flat: Vector, ordinary: bool = True) -> None:
         self._layout = layout
         self.flat = flat
+        self.ordinary = ordinary
 
     def __getattr__(self, name: str) -> Vector:
         # Views are cut when somebody asks: the compiled solver takes `flat` as it is.
@@ -145,6 +149,7 @@ class Instances:
     def __call__(self, situation: Situation, target: Target) -> Instance:
         """The instance for what is true now and where to go."""
         row, part = self._row.gathered(situation, target, self._index, self._rows), self._row.part
+        ordinary = self._row.is_ordinary(row)
         tracked = np.isfinite(situation.setpoint)
         if situation.watched is not None:
             unwatched = situation.watched <= 0.0
@@ -157,7 +162,7 @@ class Instances:
         flat = self._template.copy()
         flat[self._to] = row[self._from]
         flat[self._moves] *= self._reach
-        made = Instance(self._layout, flat)
+        made = Instance(self._layout, flat, ordinary)
         if situation.forecast is not None:
             begin = situation.w.size
             made.theta[:, begin : begin + situation.d.size] = situation.forecast
@@ -227,12 +232,7 @@ class _Row:
     to which places of an instance they are dealt."""
 
     def __init__(self, stage: Stage) -> None:
-        model, n_mv, n_cv, nx = (
-            stage.augmented.model,
-            len(stage.mvs),
-            len(stage.cvs),
-            stage.augmented.nx,
-        )
+        model, n_mv, n_cv = stage.augmented.model, len(stage.mvs), len(stage.cvs)
         none, one = np.zeros(0), np.ones(0)
         u, x = (stage.u_offset, stage.u_scale), (stage.x_offset, stage.x_scale)
         z = (np.zeros(n_cv), stage.cv_scale)
@@ -249,7 +249,24 @@ class _Row:
             begin += offset.size
         self._offset = np.concatenate([none, *(offset for offset, _ in scaling.values())])
         self._scale = np.concatenate([one, *(scale for _, scale in scaling.values())])
-        self._blank, self._nx = np.zeros(n_cv), nx
+        self._blank = np.zeros(n_cv)
+        self._middle, self._reach = self._believable(stage)
+
+    def _believable(self, stage: Stage) -> tuple[Vector, Vector]:
+        """Middle and half width of what each number may be; infinite where it does not matter."""
+        augmented, model = stage.augmented, stage.augmented.model
+        middle, reach = np.zeros(self._offset.size), np.full(self._offset.size, np.inf)
+        spans = augmented_spans(augmented)
+        reach[self.part["x"]] = PLAUSIBLE_SPANS
+        reach[self.part["w"]] = PLAUSIBLE_SPANS * spans[augmented.nx :]
+        for name, variables in (("d", model.d), ("inputs", model.u)):
+            middle[self.part[name]] = nominal(variables)
+            reach[self.part[name]] = [PLAUSIBLE_SPANS * v.span for v in variables]
+        return middle, reach
+
+    def is_ordinary(self, row: Vector) -> bool:
+        """Whether states, disturbances and inputs are where the model makes sense; NaN is not."""
+        return bool((np.abs(row - self._middle) <= self._reach).all())
 
     def gathered(
         self, situation: Situation, target: Target, index: list[int], rows: list[int]

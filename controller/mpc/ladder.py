@@ -54,11 +54,11 @@ class Ladder:
     ) -> tuple[PlannerState, Plan]:
         """A plan for this situation, from the highest rung whose answer is verified."""
         refused: list[str] = []
-        strange = self.implausible(situation)
+        instance = self.instances(situation, target)
+        strange = "" if instance.ordinary else self.implausible(situation)
         if strange:
             refused.append(f"solvers: {strange}")
             return self._without_solution(state, situation, None, refused)
-        instance = self.instances(situation, target)
         begin = self._begin(state, instance)
         for name, solver in self.solvers:
             outcome = self._attempt(solver, instance, begin)
@@ -184,23 +184,17 @@ class Ladder:
         )
 
     def _outside(self, plan: Plan, situation: Situation) -> str:
-        """Which MV leaves its limits in this plan, or nothing."""
+        """Which MV would leave its limits with the move that is to be made now, or nothing."""
         now = self._now(situation)
-        # NaN passes through the smallest and largest value, and no comparison holds for it.
-        lowest, highest = plan.moves.min(axis=0).tolist(), plan.moves.max(axis=0).tolist()
         limits = zip(
             situation.mv_low.tolist(), situation.mv_high.tolist(), now.tolist(), strict=True
         )
-        for mv, (mv_low, mv_high, here), least, most in zip(
-            self.stage.mvs, limits, lowest, highest, strict=True
-        ):
+        moves = plan.moves[0].tolist()
+        for mv, (mv_low, mv_high, here), move in zip(self.stage.mvs, limits, moves, strict=True):
             slack = LIMIT_TOLERANCE * mv.span
             low, high = min(mv_low, here) - slack, max(mv_high, here) + slack
-            if not (low <= least and most <= high):
-                return (
-                    f"{mv.name} would go to [{least:g}, {most:g}] {mv.unit}, "
-                    f"allowed is [{low:g}, {high:g}]"
-                )
+            if not low <= move <= high:
+                return f"{mv.name} would go to {move:g} {mv.unit}, allowed is [{low:g}, {high:g}]"
         return ""
 
     def _now(self, situation: Situation) -> Vector:

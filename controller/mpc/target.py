@@ -109,7 +109,12 @@ class TargetCalculation:
             if solution is not None and short and imbalance <= BALANCED:
                 missed = np.maximum(low, -high)
                 missed[n:] -= solution.slack
-                if float(missed.max()) <= KEPT:
+                most = float(missed.max())
+                if most > KEPT:
+                    # What the play of a frozen slack, in spans of the MVs, does to a steep CV.
+                    missed[n:] /= np.maximum(1.0, np.abs(at.rows).sum(axis=1))
+                    most = float(missed.max())
+                if most <= KEPT:
                     return self._found(situation, asked, solution)
             program = RankedProgram(at.rows, low, high, hessian, at.gradient, crossed=asked.crossed)
             curving = iteration >= CURVING or (warm and moved > JUMP**2)
