@@ -505,11 +505,25 @@ static void take(Qp *qp, double length) {
     }
 }
 
+/* How large the linear residuals are at the beginning, at most: gradients, gaps and prices. */
+static double first_residual(const Qp *qp) {
+    double most = 1.0;
+    for (int k = 0; k < N; k++) {
+        for (int i = 0; i < NS; i++)
+            most = fmax(most, fmax(fabs(qp->q[k][i]), fabs(qp->b[k][i])));
+        for (int i = 0; i < NV; i++) most = fmax(most, fabs(qp->r[k][i]));
+        for (int j = 0; j < SOFT; j++)
+            if (qp->soft_on[k][j])
+                most = fmax(most, qp->price[k][j >> 1] + qp->curve[k][j >> 1] * qp->sigma[k][j]);
+    }
+    return most;
+}
+
 /* Solve. Returns the number of iterations, negative when it could not go on. */
 static int solve_qp(Qp *qp, int budget, double tolerance) {
     memset(qp->hard_dt, 0, sizeof qp->hard_dt);
     begin(qp, BARRIER_BEGIN);
-    double linear = 1.0; /* share of the first linear residuals that is left */
+    double linear = first_residual(qp); /* every step takes its length's share of it away */
     for (int iteration = 0; iteration < budget; iteration++) {
         double mu = complementarity(qp, 0.0);
         if (linear <= tolerance && mu <= tolerance) return iteration;
