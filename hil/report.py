@@ -85,6 +85,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         _what_matters(words, kpis, verdict),
         *([_checks(words, verdict)] if verdict else []),
         section("The run in pictures", *_notes(earned), *pictures),
+        *_shaping(recorded),
         _proposals(recorded, words, earned, truth_s),
         _events(recorded),
         section(
@@ -177,6 +178,22 @@ def _checks(words: Words, verdict: Mapping[str, Any]) -> Raw:
 
 def _notes(earned: Earnings | None) -> list[Raw]:
     return [paragraph(earned.note, "muted")] if earned is not None and earned.note else []
+
+
+def _shaping(recorded: Recorded) -> list[Raw]:
+    """Which limits shaped the steady-state targets; nothing where none did."""
+    if not recorded.shaped:
+        return []
+    rows = [
+        [
+            name,
+            Cell(f"{100 * shaped.cycles / len(recorded.time_s):.0f} %", "number"),
+            shaped.sentence,
+        ]
+        for name, shaped in sorted(recorded.shaped.items(), key=lambda item: -item[1].cycles)
+    ]
+    header = ("Limit", Cell("Of the cycles", "number"), "What the target said of it last")
+    return [section("What shaped the targets", table(header, rows))]
 
 
 def _proposals(

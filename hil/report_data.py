@@ -64,6 +64,13 @@ class Advised(NamedTuple):
     fate: str
 
 
+class Shaped(NamedTuple):
+    """A limit that shaped the steady-state target: for how many cycles, and what was said last."""
+
+    cycles: int
+    sentence: str
+
+
 @dataclass(slots=True)
 class Recorded:
     """The journal as series over time; every column has one value per cycle, NaN where unknown.
@@ -72,6 +79,7 @@ class Recorded:
         start_ns: time zero of every `…_s`, ns since epoch, UTC.
         numbers: `cv.`, `cv_sigma.`, `wanted.` by CV; `in_use.`, `written.`, `resting.` by MV;
             `d.` by disturbance; `objective`; `busy_ms`.
+        shaped: by limit, such as `xG high`, what the targets said of it.
     """
 
     settings: Settings
@@ -87,6 +95,7 @@ class Recorded:
     lab: list[LabSample] = field(default_factory=lambda: list[LabSample]())
     entries: list[Entry] = field(default_factory=lambda: list[Entry]())
     advised: list[Advised] = field(default_factory=lambda: list[Advised]())
+    shaped: dict[str, Shaped] = field(default_factory=lambda: dict[str, Shaped]())
     fates: dict[str, str] = field(default_factory=lambda: dict[str, str]())
 
     def column(self, name: str) -> Column:
@@ -247,6 +256,10 @@ def _append(recorded: Recorded, record: Mapping[str, Any]) -> None:
     recorded.mode.append(record["mode"])
     recorded.rung.append(record["plan"]["rung"] if record["plan"] else "")
     recorded.doubt.append("in doubt" if record["doubts"] else "")
+    for limit in record["target"]["constraints"] if record["target"] else ():
+        key = f"{limit['name']} {limit['bound']}"
+        before = recorded.shaped.get(key, Shaped(0, ""))
+        recorded.shaped[key] = Shaped(before.cycles + 1, limit["sentence"])
     if record["estimate"]:
         for fusion in record["estimate"]["fusions"]:
             recorded.fates[fusion["result_id"]] = fusion["verdict"]

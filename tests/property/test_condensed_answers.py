@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from controller.mpc.condensed import CondensedQp
 from controller.mpc.instance import Instance, Instances
 from controller.mpc.problem import Situation
-from controller.mpc.solvers import Solver, Trajectory, make_solver
+from controller.mpc.solvers import Answer, Solver, Trajectory, make_solver
 from tests.unit.small_application import HORIZON, situation, stage, target, transcription
 
 N = HORIZON.intervals
@@ -62,6 +62,24 @@ def beginning(made: Instance) -> Trajectory:
     return Trajectory(np.tile(made.s0, (N + 1, 1)), np.zeros((N, 2)))
 
 
+def sparse_point(made: Instance, answer: Answer) -> np.ndarray:
+    """The sparse program's variables at our moves: states by its own dynamics, least slacks."""
+    s = [made.s0]
+    slacks: list[np.ndarray] = []
+    for v, theta, low, high in zip(
+        answer.trajectory.v, made.theta, made.z_low, made.z_high, strict=True
+    ):
+        s.append(np.asarray(stage().interval(s[-1], v, theta)).ravel())
+        z = np.asarray(stage().controlled(s[-1], theta)).ravel()
+        slacks.append(np.maximum(np.maximum(low - z, z - high), 0.0))
+    x = transcription().variables(np.array(s), answer.trajectory.v)
+    for k, slack in enumerate(slacks[:-1]):
+        begin = transcription().states[k + 2].start
+        x[begin - 2 : begin] = slack
+    x[-3:-1] = slacks[-1]
+    return x
+
+
 @settings(max_examples=40, deadline=None)
 @given(situations())
 def test_it_answers_as_the_sparse_program_does(here: Situation) -> None:
@@ -69,10 +87,18 @@ def test_it_answers_as_the_sparse_program_does(here: Situation) -> None:
     ours, theirs = condensed()(made, beginning(made)), sparse()(made, beginning(made))
     assert ours.certificate.fault == ""
     assert theirs.certificate.fault == ""
-    assert abs(ours.cost - theirs.cost) <= 1e-5 * max(1.0, abs(theirs.cost))
-    assert np.max(np.abs(ours.moves[0] - theirs.moves[0])) <= 0.05
-    # The last moves hardly matter, and there IPOPT's tolerance shows.
-    assert np.max(np.abs(ours.prediction[:4] - theirs.prediction[:4])) <= 0.1
+    # No better answer is known to IPOPT, whose own tolerance shows where the optimum is flat.
+    assert ours.cost <= theirs.cost + 1e-6 * max(1.0, abs(theirs.cost))
+    assert ours.cost >= theirs.cost - 1e-4 * max(1.0, abs(theirs.cost))
+    # And it is an answer of the sparse program: same cost, inside the same bounds.
+    t, x = transcription(), sparse_point(made, ours)
+    nothing = np.zeros(t.nlp["g"].numel()), np.zeros(t.nlp["x"].numel())
+    cost, g, _ = t.check(x, t.parameters(made), *nothing)
+    assert abs(float(cost) - ours.cost) <= 1e-9 * max(1.0, abs(ours.cost))
+    low_x, high_x, low_g, high_g = t.bounds(made)
+    values = np.asarray(g).ravel()
+    assert np.all((x >= low_x - 1e-7) & (x <= high_x + 1e-7))
+    assert np.all((values >= low_g - 1e-7) & (values <= high_g + 1e-7))
 
 
 @settings(max_examples=40, deadline=None)

@@ -142,6 +142,7 @@ def test_the_headline_tells_the_verdict_by_shape_and_word(page: str) -> None:
         "loopwright hil run demo.yaml --tier virtual --seed 1",
         "casadi",
         "Replay: not replayed.",
+        "What shaped the targets",
     ],
 )
 def test_the_page_contains(page: str, words: str) -> None:

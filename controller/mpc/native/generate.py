@@ -23,6 +23,9 @@ RESULT_SIZE = 11
 """Leading numbers of a result: verdict, SQP iterations, QP iterations, whether the QP solver gave
 up, cost, residuals of the QP (3), residuals of the nonlinear program (3)."""
 VERDICTS = {"RTI_CONVERGED": 0, "RTI_NOT_CONVERGED": 1, "RTI_QP_REFUSED": 2, "RTI_NOT_FINITE": 3}
+# Of the interior-point method, for scaled variables: where the barrier parameter begins, how far
+# from each limit the first point stays, how much of the longest step is taken, and what step is
+# too short to go on.
 BARRIER_BEGIN = 0.1
 ROOM_MIN = 0.01
 STEP_SHARE = 0.995
@@ -31,22 +34,19 @@ STEP_MIN = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files of one library, by name; `main` includes the others."""
+    """Files of one library, by name: stage.c and rti.c, and what they include."""
 
     files: dict[str, str]
-    main: str = "rti.c"
 
 
-def generate(
-    stage: Stage, mode: str = "BALANCE", options: dict[str, float] | None = None
-) -> Source:
+def generate(stage: Stage) -> Source:
     """C source of the real-time iteration of this problem."""
     text = stage_functions(stage)
-    sizes = _sizes(stage, mode)
+    sizes = _sizes(stage)
     folder = files("controller.mpc.native")
     own = {
         name: folder.joinpath(name).read_text(encoding="utf-8")
-        for name in ("rti.c", "qp.c", "certify.c", "explicit.c", "implicit.c")
+        for name in ("rti.c", "qp.c", "riccati.c", "certify.c", "explicit.c", "implicit.c")
     }
     return Source({**own, "stage.c": text[0], "stage.h": text[1], "sizes.h": sizes + text[2]})
 
@@ -112,7 +112,7 @@ def _symbols(stage: Stage, **sizes: int) -> tuple[Any, ...]:
     return tuple(kind.sym(name, size) for name, size in sizes.items())
 
 
-def _sizes(stage: Stage, mode: str) -> str:
+def _sizes(stage: Stage) -> str:
     pattern = _cv_pattern(stage)
     moving = ", ".join(str(int(m)) for m in stage.horizon.moving)
     values = {
