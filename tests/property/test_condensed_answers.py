@@ -87,9 +87,8 @@ def test_it_answers_as_the_sparse_program_does(here: Situation) -> None:
     ours, theirs = condensed()(made, beginning(made)), sparse()(made, beginning(made))
     assert ours.certificate.fault == ""
     assert theirs.certificate.fault == ""
-    # No better answer is known to IPOPT, whose own tolerance shows where the optimum is flat.
-    assert ours.cost <= theirs.cost + 1e-6 * max(1.0, abs(theirs.cost))
-    assert ours.cost >= theirs.cost - 1e-4 * max(1.0, abs(theirs.cost))
+    # IPOPT widens every bound by 1e-8, which many prices of zones make visible in the cost.
+    assert abs(ours.cost - theirs.cost) <= 1e-4 * max(1.0, abs(theirs.cost))
     # And it is an answer of the sparse program: same cost, inside the same bounds.
     t, x = transcription(), sparse_point(made, ours)
     nothing = np.zeros(t.nlp["g"].numel()), np.zeros(t.nlp["x"].numel())
