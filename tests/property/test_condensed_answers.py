@@ -114,7 +114,7 @@ def test_neither_history_nor_the_active_set_at_the_beginning_changes_it(
     assert again.iterations == first.iterations
     fresh = CondensedQp(stage())(made, beginning(made))
     assert fresh.moves.tobytes() == first.moves.tobytes()
-    # A warm start may round differently; the answer is the same, and begun at itself it is there.
-    warm = condensed()(made, elsewhere.trajectory)
-    assert np.max(np.abs(warm.moves - first.moves)) <= 1e-4
-    assert condensed()(made, first.trajectory).iterations <= first.iterations
+    # A warm start may round differently; the answer is the same.
+    for begun_at in (elsewhere, first):
+        warm = condensed()(made, begun_at.trajectory)
+        assert np.max(np.abs(warm.moves - first.moves)) <= 1e-4
