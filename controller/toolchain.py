@@ -66,11 +66,6 @@ def compiled_rung(stage: Stage, budget: int) -> RealTimeIteration:
     return RealTimeIteration(load(path, stage), stage, budget)
 
 
-def is_compiled(files: Mapping[str, str]) -> bool:
-    """Whether the library is in the cache already."""
-    return (cache_folder() / f"{key(files)}.so").exists()
-
-
 def key(files: Mapping[str, str]) -> str:
     """Hash of the sources, the compiler and the processor the library is made for.
 

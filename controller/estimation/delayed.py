@@ -224,6 +224,19 @@ def known(belief: Belief) -> bool:
     return bool(np.isfinite(belief.z).all() and np.isfinite(belief.covariance).all())
 
 
+def concluded(
+    evaluation: Evaluation, state: DelayedFilterState, judged: Judgement, moments: list[Moment]
+) -> tuple[DelayedFilterState, Fusion]:
+    """What a late result did, once the moments from its own on are explained again; where that
+    leaves the finite numbers it is not used."""
+    if not known(moments[-1].posterior):
+        return state, Fusion(judged.fusion.result_id, Verdict.UNUSABLE)
+    before, _ = outputs(evaluation, state.moments[-1])
+    after, _ = outputs(evaluation, moments[-1])
+    fused = replace(judged.state, moments=tuple(moments))
+    return fused, replace(judged.fusion, moved=tuple((after - before).tolist()))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayedFilter:
     """A Kalman filter with a memory for late results.
@@ -280,12 +293,7 @@ class DelayedFilter:
         for i in range(index + 1, len(moments)):
             m = moments[i]
             moments[i] = self._next(moments[i - 1], m.time_ns, m.u, m.d, m.measured, m.doubt)
-        if not known(moments[-1].posterior):
-            return state, Fusion(result.result_id, Verdict.UNUSABLE)
-        before, _ = self.outputs(state.moments[-1])
-        after, _ = self.outputs(moments[-1])
-        fused = replace(judged.state, moments=tuple(moments))
-        return fused, replace(judged.fusion, moved=tuple((after - before).tolist()))
+        return concluded(self.evaluation, state, judged, moments)
 
     def outputs(self, moment: Moment) -> tuple[Vector, Vector]:
         """Estimated outputs y (ny,) and their variances (ny,)."""

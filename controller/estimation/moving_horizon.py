@@ -24,9 +24,9 @@ from controller.estimation.delayed import (
     LateResult,
     Moment,
     Verdict,
+    concluded,
     joined,
     judge,
-    known,
     outputs,
     remembered,
 )
@@ -111,12 +111,7 @@ class MovingHorizonEstimator:
                 prior = self._prior(moments[i - 1], m.time_ns, m.u, m.doubt)
                 moments[i] = replace(m, prior=prior)
             self._explain(moments, i)
-        if not known(moments[-1].posterior):
-            return state, Fusion(result.result_id, Verdict.UNUSABLE)
-        before, _ = self.outputs(state.moments[-1])
-        after, _ = self.outputs(moments[-1])
-        fused = replace(judged.state, moments=tuple(moments))
-        return fused, replace(judged.fusion, moved=tuple((after - before).tolist()))
+        return concluded(self.evaluation, state, judged, moments)
 
     def outputs(self, moment: Moment) -> tuple[Vector, Vector]:
         """Estimated outputs y (ny,) and their variances (ny,)."""

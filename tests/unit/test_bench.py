@@ -88,7 +88,6 @@ def test_an_economic_cost_is_the_same_on_both_sides() -> None:
 )
 def test_the_peer_solves_the_same_problem(name: str, degree: int, elements: int) -> None:
     """With a discretisation so fine on both sides that only the statement could differ."""
-    pytest.importorskip("do_mpc")
     from hil.bench.peer_side import DoMpcSide
 
     case = small(name)
@@ -106,7 +105,6 @@ def test_the_peer_solves_the_same_problem(name: str, degree: int, elements: int)
 @pytest.mark.filterwarnings("ignore")
 def test_the_peer_has_the_last_node_s_zones_quadratic_penalties_and_rate_limits() -> None:
     """What do-mpc lacks and the bench adds, where it decides: far outside a zone, one interval."""
-    pytest.importorskip("do_mpc")
     from hil.bench.peer_side import DoMpcSide
 
     case = replace(CASES["column"](), intervals=1)

@@ -16,7 +16,7 @@ from controller.mpc.native.generate import generate
 from controller.mpc.native.library import load
 from controller.mpc.problem import Horizon
 from controller.mpc.stage import Stage, make_stage
-from controller.toolchain import PROBE, NoCompilerError, compiled, is_compiled, key
+from controller.toolchain import PROBE, NoCompilerError, cache_folder, compiled, key
 from tests.unit import small_application as small
 from tests.unit.implicit_problems import drained_tank, jacketed, swinging
 
@@ -59,10 +59,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_library_is_compiled_once(cache: Path) -> None:
-    assert not is_compiled(library())
+    kept = cache_folder() / f"{key(library())}.so"
+    assert not kept.exists()
     path = compiled(library(), PROBE)
     made = path.stat().st_mtime_ns
-    assert is_compiled(library())
+    assert kept.exists()
     assert compiled(library(), PROBE) == path
     assert path.stat().st_mtime_ns == made
     assert [file.name for file in cache.iterdir()] == [path.name]
