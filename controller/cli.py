@@ -16,6 +16,7 @@ from typing import cast
 import controller.blas  # noqa: F401  # pyright: ignore[reportUnusedImport]  (before numpy)
 from controller.entry_verbs import ENTRY_VERBS
 from controller.errors import LoopwrightError
+from controller.replay_verb import REPLAY_VERBS
 from controller.terminal import Verb, print_error
 from controller.verbs import CORE_VERBS
 from controller.workbench_verbs import WORKBENCH_VERBS
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verbs() -> list[Verb]:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     brought = (cast("Verb", point.load()) for point in points)
-    return [*CORE_VERBS, *ENTRY_VERBS, *WORKBENCH_VERBS, *brought]
+    return [*CORE_VERBS, *REPLAY_VERBS, *ENTRY_VERBS, *WORKBENCH_VERBS, *brought]
 
 
 def _parser() -> argparse.ArgumentParser:

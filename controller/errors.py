@@ -4,6 +4,7 @@ LoopwrightError                what, where, how to mend; knows its exit code
 ├── SettingsError     exit 2   a file the user wrote: file:line:column path
 ├── ScenarioError     exit 2   a scenario that cannot be run
 ├── ModelError        exit 2   a process model that does not fit its use
+├── PlantError        exit 3   a plant of somebody else that stops working in the middle of a run
 ├── DeviceError       exit 3   a PLC or its connection
 │   ├── DeviceUnreachable      nobody answers at that address
 │   ├── DeviceTimeout          it answered before, now it does not
@@ -66,6 +67,10 @@ class ModelError(LoopwrightError):
     """A process model does not fit the use made of it."""
 
     exit_code = 2
+
+
+class PlantError(LoopwrightError):
+    """The plant hung, crashed, or gave up in the middle of a run."""
 
 
 class DeviceError(LoopwrightError):

@@ -1,4 +1,9 @@
-"""Decide every journalled cycle again and compare: bit for bit, timing left out."""
+"""Decide every journalled cycle again and compare: bit for bit, timing left out.
+
+Only one thing is ignored, and it is declared by where it is kept: `Timing` lies beside what was
+decided, outside the bytes that are compared and outside their digest. Nothing else of a record is
+left out, and there is no tolerance.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def run_application(
     try:
         probe(settings, devices)
         directory = data_dir or settings.data_dir
-        wishes = _kept_wishes(directory)
+        wishes = kept_wishes(directory)
         with open_journal(
             directory,
             start_ns=clock.time_ns(),
@@ -109,7 +109,7 @@ def run_application(
             device.close()
 
 
-def _kept_wishes(directory: Path) -> Wishes:
+def kept_wishes(directory: Path) -> Wishes:
     """Limits, setpoints and holds that operators had set when the last controller ended."""
     if not (directory / SAMPLES_FILE).exists():
         return Wishes()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Literal
 
+from msgspec import Struct
+
 NS_PER_S = 1_000_000_000
 
 Value = bool | int | float | str | None
@@ -77,8 +79,7 @@ class Tag:
     write_tolerance: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True, gc=False):
     """A value with its status, its source time and the time it reached us (ns since epoch)."""
 
     value: Value

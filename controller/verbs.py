@@ -1,20 +1,12 @@
-"""The verbs of the controller itself: check, schema, run, replay."""
+"""The verbs of the controller itself: check, schema, run."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from controller.errors import ReplayError, SettingsError
-from controller.terminal import (
-    Verb,
-    json_flag,
-    messages,
-    print_json,
-    progress_bar,
-    results,
-    time_of,
-)
+from controller.errors import SettingsError
+from controller.terminal import Verb, json_flag, messages, print_json, results
 
 # --- check -----------------------------------------------------------------------------------
 
@@ -87,65 +79,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# --- replay ----------------------------------------------------------------------------------
-
-
-def _configure_replay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="data directory of a run")
-    parser.add_argument("--config", type=Path, help="another application file: what would differ?")
-    parser.add_argument("--from", dest="begin", help="compare from this time on, ISO 8601")
-    parser.add_argument("--to", dest="end", help="compare up to this time, ISO 8601")
-    json_flag(parser)
-
-
-def _replay(arguments: argparse.Namespace) -> int:
-    from controller.app import application_of, build_application
-    from controller.historian.reader import open_reader
-    from controller.replay import Replayed, replay
-    from controller.settings import load
-
-    outcome = Replayed(0, 0, 0, ())
-    with open_reader(arguments.data) as reader, progress_bar() as bar:
-        task = bar.add_task("replay", total=max(1, reader.counts().records), numbers="")
-        other = load(arguments.config) if arguments.config else None
-        runs = replay(
-            reader,
-            lambda segment: (
-                application_of(segment, arguments.data)
-                if other is None
-                else build_application(other, segment.epoch)
-            ),
-            time_of(arguments.begin, "--from") if arguments.begin else None,
-            time_of(arguments.end, "--to") if arguments.end else None,
-        )
-        for outcome in runs:
-            bar.update(task, completed=outcome.cycles, numbers=f"{outcome.identical} identical")
-    if not outcome.cycles:
-        raise ReplayError(
-            "there is no decided cycle to replay",
-            where=str(arguments.data),
-            mend="Check the directory, and --from and --to",
-        )
-    if arguments.json:
-        print_json(
-            {
-                "passed": outcome.passed,
-                "cycles": outcome.cycles,
-                "identical": outcome.identical,
-                "undecided": outcome.undecided,
-                "differences": [
-                    {"segment": d.segment, "cycle": d.cycle, "fields": list(d.fields)}
-                    for d in outcome.differences
-                ],
-            }
-        )
-    else:
-        results().print(str(outcome), markup=False)
-        for difference in outcome.differences[:20]:
-            results().print(f"  {difference}", markup=False)
-    return 0 if outcome.passed or arguments.config else 1
-
-
 CORE_VERBS = (
     Verb(
         "check",
@@ -167,12 +100,5 @@ CORE_VERBS = (
         "loopwright run config/williams_otto/williams-otto.yaml --dry-run",
         _configure_run,
         _run,
-    ),
-    Verb(
-        "replay",
-        "Decide every journalled cycle again and compare, bit for bit.",
-        "loopwright replay data/williams-otto",
-        _configure_replay,
-        _replay,
     ),
 )

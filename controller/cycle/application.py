@@ -205,26 +205,26 @@ def _layout(application: Application) -> Layout:
     return Layout(
         loops=tuple(zip(application.guarded_mvs, application.loops, strict=True)),
         mv_inputs=tuple(mv.input for mv in mvs),
-        mv_low=_constant([mv.low for mv in mvs]),
-        mv_high=_constant([mv.high for mv in mvs]),
+        mv_low=constant([mv.low for mv in mvs]),
+        mv_high=constant([mv.high for mv in mvs]),
         mv_believable=tuple(_believable(model.u[mv.input]) for mv in mvs),
         disturbance_believable=tuple(
             _believable(model.d[m.input]) for m in application.disturbances
         ),
-        cv_low=_constant([cv.low for cv in cvs]),
-        cv_high=_constant([cv.high for cv in cvs]),
+        cv_low=constant([cv.low for cv in cvs]),
+        cv_high=constant([cv.high for cv in cvs]),
         cv_rows=[cv.output for cv in cvs],
         funnelled=any(cv.approach_s for cv in cvs),
-        setpoint=_constant([setpoints.get(cv.name, np.nan) for cv in cvs]),
+        setpoint=constant([setpoints.get(cv.name, np.nan) for cv in cvs]),
         setpoints=setpoints,
-        resting=_constant([rest.get(mv.name, np.nan) for mv in mvs]),
+        resting=constant([rest.get(mv.name, np.nan) for mv in mvs]),
         z_believable=tuple(
             (middle - PLAUSIBLE_SPANS * span, middle + PLAUSIBLE_SPANS * span)
             for middle, span in zip(nominals, augmented_spans(augmented).tolist(), strict=True)
         ),
-        x_near=_constant([NEAR * variable.span for variable in model.x]),
-        every=_constant([1.0] * len(mvs)),
-        none=_constant([0.0] * len(mvs)),
+        x_near=constant([NEAR * variable.span for variable in model.x]),
+        every=constant([1.0] * len(mvs)),
+        none=constant([0.0] * len(mvs)),
         outputs=names(model.y),
         measured=tuple(m.output for m in application.measured),
         sigmas=tuple(m.sigma for m in application.measured),
@@ -233,7 +233,7 @@ def _layout(application: Application) -> Layout:
     )
 
 
-def _constant(values: list[float]) -> Vector:
+def constant(values: list[float]) -> Vector:
     """An array that many cycles share, so nobody may write to it."""
     array = np.array(values, dtype=np.float64)
     array.setflags(write=False)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
 
+_ROUNDING = 1.0 + 1e-9
+"""A step from the setpoint in use, which a REAL holds, may be longer than a step by that much."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuardedMv:
@@ -48,6 +51,9 @@ class MvFacts:
         confirmed: while the setpoint in use cannot be read: the one that was written when the loop
             was last seen following us, not longer ago than holding is allowed; else None.
         parked: last setpoint in use that could be read; only fills the block of a device.
+        told: setpoint of our previous frame if it asked for control, followed or not.
+        echoing: the PLC has answered to our previous frame.
+        unconfirmed: our previous frame could not be read back, or not as it was written.
     """
 
     in_use: float | None
@@ -59,6 +65,9 @@ class MvFacts:
     operator_high: float
     confirmed: float | None = None
     parked: float | None = None
+    told: float | None = None
+    echoing: bool = True
+    unconfirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,35 +157,58 @@ def _decide(
     base = fact.last_sent if fact.remote and fact.last_sent is not None else fact.in_use
     if base is None or not isfinite(base):
         return _blind(mv, fact)
+    told = _sound(mv, fact.told)
+    if authority.control and fact.remote and told is not None:
+        # What is in use may be misread like everything else: what was sent stands.
+        if authority.hold:
+            return _Decision(told, True, "held: in doubt")
+        if fact.unconfirmed:
+            return _Decision(told, True, "held: the last frame was not confirmed")
     if not mv.low <= base <= mv.high:
         # The PLC runs outside our limits: never take over there, never jump to the limit either.
         why = f"the setpoint in use, {base:g} {mv.unit}, is outside [{mv.low:g}, {mv.high:g}]"
         return _Decision(_inside(mv, base), False, f"not requested: {why}")
     if not authority.control:
         return _Decision(base, False, "tracking")
+    if told is None and (authority.hold or not fact.echoing):
+        why = "in doubt" if authority.hold else "the PLC has not answered to the last frame"
+        return _Decision(base, False, f"not requested: {why}")
     if authority.hold:
         return _Decision(base, True, "held: in doubt")
     if not fact.remote:
         return _Decision(base, True, "tracking: the slave loop is not in REMOTE")
+    if told is None:
+        return _Decision(base, True, "tracking: the first request moves nothing")
     if wanted is None or not isfinite(wanted):
         return _Decision(base, True, f"held: the plan asks for {wanted}")
-    value, reason = _approach(mv, fact, base, wanted, cycle_s)
+    value, reason = _approach(mv, fact, base, told, wanted, cycle_s)
     return _Decision(value, True, reason)
 
 
 def _blind(mv: GuardedMv, fact: MvFacts) -> _Decision:
     """Without the setpoint in use: repeat what the loop was following, or withdraw the request."""
     why = "the setpoint in use is not known"
-    told = fact.confirmed
-    if told is not None and isfinite(told) and mv.low <= told <= mv.high:
-        return _Decision(told, True, f"held: {why}")
+    followed = _sound(mv, fact.confirmed)
+    if followed is not None:
+        return _Decision(followed, True, f"held: {why}")
     if fact.parked is None or not isfinite(fact.parked):
         return _Decision(None, False, why)
     return _Decision(_inside(mv, fact.parked), False, f"not requested: {why}")
 
 
+def _sound(mv: GuardedMv, value: float | None) -> float | None:
+    """A setpoint that was sent before, if it may be sent again."""
+    fits = value is not None and isfinite(value) and mv.low <= value <= mv.high
+    return value if fits else None
+
+
 def _approach(
-    mv: GuardedMv, fact: MvFacts, base: float, wanted: float, cycle_s: float
+    mv: GuardedMv,
+    fact: MvFacts,
+    base: float,
+    told: float,
+    wanted: float,
+    cycle_s: float,
 ) -> tuple[float, str]:
     """The wanted value, as far as limits, rate and a saturated output let it, and what did not."""
     low, high = max(mv.low, fact.operator_low), min(mv.high, fact.operator_high)
@@ -189,6 +221,11 @@ def _approach(
     if abs(value - base) > step:
         value = base + step if value > base else base - step
         reason = f"limited to {mv.rate_per_s * 60:g} {mv.unit}/min"
+    if abs(value - told) > step * _ROUNDING:
+        # The PLC uses another setpoint than it was sent: go there no faster than the rate either.
+        value = told + step if value > told else told - step
+        reason = "limited: the setpoint in use is not the one that was sent"
+    # To the setpoint in use is no move, wherever it was told to go.
     if fact.high and value > base:
         value, reason = base, "held: the output is saturated high"
     if fact.low and value < base:

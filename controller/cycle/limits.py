@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import isfinite
 
 import numpy as np
+from msgspec import structs
 
 from controller.cycle.application import Application
 from controller.mpc.problem import ControlledVariable, Situation
@@ -35,7 +35,7 @@ def ramp(
         )
     }
     low, high = (np.array([limits[i] for limits in now.values()]) for i in (0, 1))
-    return now, replace(situation, cv_low_now=low, cv_high_now=high)
+    return now, structs.replace(situation, cv_low_now=low, cv_high_now=high)
 
 
 def _moved(cv: ControlledVariable, before: float, wanted: float, cycle_s: float) -> float:

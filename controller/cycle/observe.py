@@ -1,4 +1,4 @@
-"""From readings to facts: slave loops, link, model inputs, measurements, doubts, the estimate."""
+"""From readings to facts: model inputs, measurements, doubts, the estimate."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from math import isfinite
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
 
 from controller.cycle.application import Application, QualitySource
 from controller.cycle.guard import MvFacts
 from controller.cycle.mode import Mode
 from controller.cycle.record import Estimate
-from controller.cycle.state import HandshakeState, LoopState, Wishes
+from controller.cycle.state import HandshakeState, LoopState
 from controller.cycle.validate import Reading
 from controller.estimation.augmented import operating_point
 from controller.estimation.delayed import (
@@ -23,14 +22,9 @@ from controller.estimation.delayed import (
     Verdict,
 )
 from controller.estimation.kalman import Belief, Measurement
-from controller.signal import NS_PER_S, QualityResult, Snapshot, WriteOutcome
+from controller.signal import NS_PER_S, QualityResult, Snapshot
 from plant_models.process import Vector, nominal
 
-_WRITTEN = WriteOutcome.WRITTEN
-REMOTE_BIT = 1
-SATURATED_HIGH_BIT, SATURATED_LOW_BIT = 1, 2
-# The PLC may ramp towards a setpoint for some cycles; after that many it is clamping.
-ASTRAY_CYCLES = 5
 INITIAL_DOUBT_HOURS = 24.0
 """The first estimate is as uncertain as if nothing had been measured for a day."""
 
@@ -41,84 +35,6 @@ class Inputs(Struct, frozen=True, eq=False):
     u: Vector
     d: Vector
     known: bool
-
-
-def mv_facts(
-    application: Application,
-    state: LoopState,
-    wishes: Wishes,
-    readings: Mapping[str, Reading],
-    snapshot: Snapshot,
-) -> tuple[dict[str, MvFacts], HandshakeState]:
-    """What is known of each slave loop, and how far the PLC is from what was sent."""
-    handshake = state.handshake
-    facts: dict[str, MvFacts] = {}
-    astray: dict[str, int] = {}
-    confirmed: dict[str, float] = {}
-    blind: dict[str, int] = {}
-    for mv, loop in application.layout.loops:
-        name, in_use = mv.name, readings[loop.in_use]
-        known = in_use.good
-        written = snapshot.writes.get(mv.device) is _WRITTEN
-        remote = known and bool(_word(readings, loop.mode) & REMOTE_BIT)
-        sent = handshake.sent.get(name) if written and remote else None
-        tolerance = 1e-4 * (mv.high - mv.low)
-        apart = sent is not None and abs(in_use.value - sent) > tolerance
-        astray[name] = handshake.astray.get(name, 0) + 1 if apart else 0
-        if sent is not None:
-            confirmed[name] = sent
-        elif not known and name in handshake.confirmed:
-            blind[name] = handshake.blind.get(name, 0) + 1
-            seen_local = readings[loop.mode].good and not _word(readings, loop.mode) & REMOTE_BIT
-            if blind[name] <= application.rules.hold_cycles and not seen_local:
-                told = handshake.sent.get(name) if written else None
-                confirmed[name] = handshake.confirmed[name] if told is None else told
-        high, low = _saturated(readings, loop.saturation)
-        facts[name] = MvFacts(
-            in_use=in_use.value if known else None,
-            last_sent=None if astray[name] >= ASTRAY_CYCLES else sent,
-            remote=remote,
-            high=high,
-            low=low,
-            operator_low=wishes.low.get(name, mv.low),
-            operator_high=wishes.high.get(name, mv.high),
-            confirmed=confirmed.get(name),
-            parked=in_use.value,
-        )
-    silent = {
-        link.device: 0
-        if not handshake.sending or _echoes(readings, link.heartbeat_echo, handshake.heartbeat)
-        else handshake.silent.get(link.device, 0) + 1
-        for link in application.links
-    }
-    return facts, replace(handshake, astray=astray, confirmed=confirmed, blind=blind, silent=silent)
-
-
-def linked(application: Application, handshake: HandshakeState) -> bool:
-    """Every device echoes the heartbeat that was sent last."""
-    return handshake.sending and all(
-        handshake.silent.get(link.device, 0) == 0 for link in application.links
-    )
-
-
-def _echoes(readings: Mapping[str, Reading], tag: str, heartbeat: int) -> bool:
-    echo = readings[tag]
-    return echo.good and int(echo.value) == heartbeat
-
-
-def _saturated(readings: Mapping[str, Reading], tag: str) -> tuple[bool, bool]:
-    """Output at its high and at its low limit; both, when it should be known and is not."""
-    if not tag:
-        return False, False
-    if tag not in readings or not readings[tag].good:
-        return True, True
-    word = int(readings[tag].value)
-    return bool(word & SATURATED_HIGH_BIT), bool(word & SATURATED_LOW_BIT)
-
-
-def _word(readings: Mapping[str, Reading], tag: str) -> int:
-    reading = readings.get(tag)
-    return int(reading.value) if reading is not None and reading.good else 0
 
 
 def doubts(
@@ -146,6 +62,11 @@ def doubts(
             f"{device} has not echoed the heartbeat for {cycles} cycles"
             for device, cycles in handshake.silent.items()
             if cycles >= application.watchdog_cycles
+        ]
+        found += [
+            f"{device} has not confirmed {frames} frames in a row"
+            for device, frames in handshake.unconfirmed.items()
+            if frames >= application.watchdog_cycles
         ]
     if state.planless:
         found.append("no verified plan")
@@ -248,9 +169,9 @@ def _update(
     if moves_on:  # The frame that hands back may fall into the same moment as the cycle before.
         after = filter_.advance(after, snapshot.time_ns, inputs.u, inputs.d, now)
     if moves_on and now.outputs:
-        found = filter_.innovation(after.moments[-1], now)
+        found = filter_.surprise(after.moments[-1], now).tolist()
         outputs = application.layout.outputs
-        surprise = {outputs[i]: v for i, v in zip(now.outputs, found.value.tolist(), strict=True)}
+        surprise = {outputs[i]: v for i, v in zip(now.outputs, found, strict=True)}
     fusions: list[Fusion] = []
     for result in snapshot.quality_results:
         late = translate(application.sources.get(result.source), result, snapshot.time_ns)

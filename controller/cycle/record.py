@@ -7,7 +7,6 @@ compares them bit for bit; timing lies outside, because it is the only part that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -43,8 +42,7 @@ class Estimate(msgspec.Struct, frozen=True, eq=False):
     healthy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """How long the parts of the cycle took, in milliseconds; ignored by replay."""
 
     lateness_ms: float = 0.0
@@ -152,7 +150,7 @@ def encode_decision(record: Record) -> bytes:
 def encode_record(record: Record, snapshot_digest: str = "", timing: Timing = UNTIMED) -> bytes:
     """The record as it is kept, with the digest of the kept snapshot it was decided from."""
     decided = encode_decision(record)
-    times = {name: getattr(timing, name) for name in Timing.__slots__}
+    times = msgspec.structs.asdict(timing)
     return _encoder.encode(Entry(digest(decided), snapshot_digest, times, msgspec.Raw(decided)))
 
 

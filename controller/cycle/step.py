@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from collections.abc import Mapping
 
 import numpy as np
 from msgspec.structs import replace
 
 from controller.cycle.application import Application, Layout
 from controller.cycle.guard import Authority, Move, MvFacts, guard
+from controller.cycle.handshake import linked, mv_facts
 from controller.cycle.limits import ramp
 from controller.cycle.mode import Mode, ModeState, advance_mode
 from controller.cycle.observe import (
     Inputs,
     doubts,
     estimate,
-    linked,
     model_inputs,
-    mv_facts,
     newest_samples,
 )
 from controller.cycle.record import Estimate, Record
-from controller.cycle.state import HandshakeState, LoopState, Wishes
+from controller.cycle.standing import standing
+from controller.cycle.state import HandshakeState, LoopState, Standing, Wishes
 from controller.cycle.validate import validate
 from controller.cycle.watch import CvStatus, watch_cvs
 from controller.cycle.wishes import hear, timely
 from controller.mpc.ladder import PlannerState
 from controller.mpc.problem import (
-    ControlledVariable,
-    ManipulatedVariable,
     Plan,
     Situation,
     Target,
 )
 from controller.signal import NS_PER_S, Snapshot
 from plant_models.process import Vector
+
+# Members of an enumeration take ten times as long to find as these.
+_OFF, _ACTIVE, _WRITING = Mode.OFF, Mode.ACTIVE, (Mode.READY, Mode.ACTIVE)
 
 
 def step(
@@ -61,14 +61,15 @@ def step(
     )
     inputs = model_inputs(application, state, facts, readings)
     estimator, estimated = estimate(application, state, inputs, readings, snapshot)
+    holds = standing(application, state.standing, wishes)
     situation = _situation(
-        application, wishes, facts, mode, cvs.status, inputs, estimated, snapshot.time_ns
+        application, holds, facts, mode, cvs.status, inputs, estimated, snapshot.time_ns
     )
     limits, situation = ramp(application, state.limits, situation)
     target, planner, plan = _think(application, state, situation, estimated)
     authority = Authority(
-        handshake=mode.mode in (Mode.READY, Mode.ACTIVE) or mode.hand_back,
-        control=mode.mode is Mode.ACTIVE,
+        handshake=mode.mode in _WRITING or mode.hand_back,
+        control=mode.mode is _ACTIVE,
         hold=mode.holding,
     )
     heartbeat, sequence = _next(handshake.heartbeat), _next(handshake.sequence)
@@ -89,14 +90,15 @@ def step(
         memory=memory,
         mode=mode,
         wishes=wishes,
-        handshake=_sent(handshake, move, heartbeat, sequence),
+        handshake=_sent(application, handshake, move, heartbeat, sequence),
         estimator=estimator,
         sampled_ns=newest_samples(state, snapshot, estimated),
         failures=cvs.failures,
+        standing=holds,
         limits=limits,
         target=target if target is not None and target.solved else None,
         planner=planner,
-        planless=mode.mode is not Mode.OFF and (plan is None or plan.rung == "hold"),
+        planless=mode.mode is not _OFF and (plan is None or plan.rung == "hold"),
     )
     record = Record(
         cycle=snapshot.cycle,
@@ -109,7 +111,7 @@ def step(
         cv_value=_cv_values(application, estimated),
         readings={name: reading.value for name, reading in readings.items()},
         resting=wishes.resting,
-        setpoints=_setpoints(application, wishes),
+        setpoints=holds.setpoints,
         wishes=wishes,
         estimate=estimated,
         target=target,
@@ -153,7 +155,7 @@ def _think(
 
 def _situation(
     application: Application,
-    wishes: Wishes,
+    holds: Standing,
     facts: Mapping[str, MvFacts],
     mode: ModeState,
     cv_status: Mapping[str, CvStatus],
@@ -162,10 +164,10 @@ def _situation(
     now_ns: int,
 ) -> Situation | None:
     """What to plan for; nothing in OFF, and nothing before there is an estimate."""
-    if estimated is None or mode.mode is Mode.OFF:
+    if estimated is None or mode.mode is _OFF:
         return None
     mvs, cvs, layout = application.mvs, application.cvs, application.layout
-    active = mode.mode is Mode.ACTIVE
+    active = mode.mode is _ACTIVE
     here = [facts[mv.name] for mv in mvs]
     u_now = inputs.u.copy()
     for mv, fact in zip(mvs, here, strict=True):
@@ -177,18 +179,20 @@ def _situation(
         w=estimated.disturbance,
         d=inputs.d,
         u_now=u_now,
-        mv_low=_wished(layout.mv_low, mvs, wishes.low, max),
-        mv_high=_wished(layout.mv_high, mvs, wishes.high, min),
-        cv_low=_wished(layout.cv_low, cvs, wishes.low, max),
-        cv_high=_wished(layout.cv_high, cvs, wishes.high, min),
-        setpoint=_wished(layout.setpoint, cvs, wishes.setpoint, _replaced),
+        mv_low=holds.mv_low,
+        mv_high=holds.mv_high,
+        cv_low=holds.cv_low,
+        cv_high=holds.cv_high,
+        setpoint=holds.setpoint,
         # Outside ACTIVE the plan shows what would be done, so every MV is free there.
         free=_flags([fact.remote for fact in here], layout) if active else layout.every,
         blocked_up=_flags([fact.high for fact in here], layout),
         blocked_down=_flags([fact.low for fact in here], layout),
-        resting=_wished(layout.resting, mvs, wishes.resting, lambda _, value: value),
+        resting=holds.resting,
         cv_now=estimated.y[layout.cv_rows] if layout.funnelled else None,
-        forecast=_forecast(application, wishes, inputs, now_ns) if wishes.forecast else None,
+        forecast=_forecast(application, holds.wishes, inputs, now_ns)
+        if holds.wishes.forecast
+        else None,
         watched=np.array([0.0 if cv_status[cv.name] == "DROPPED" else 1.0 for cv in cvs])
         if dropped
         else None,
@@ -215,35 +219,6 @@ def _flags(flags: list[bool], layout: Layout) -> Vector:
     return np.array(flags, dtype=np.float64) if any(flags) else layout.none
 
 
-def _wished(
-    usual: Vector,
-    variables: Sequence[ManipulatedVariable | ControlledVariable],
-    wishes: Mapping[str, float],
-    choose: Callable[[float, float], float],
-) -> Vector:
-    """What holds per variable: the usual value, and what `choose` makes of it and a wish."""
-    if not wishes:
-        return usual
-    return np.array(
-        [
-            choose(value, wishes[variable.name]) if variable.name in wishes else value
-            for variable, value in zip(variables, usual.tolist(), strict=True)
-        ]
-    )
-
-
-def _replaced(usual: float, wish: float) -> float:
-    """A setpoint gives way to another one; a zone has none."""
-    return usual if isnan(usual) else wish
-
-
-def _setpoints(application: Application, wishes: Wishes) -> Mapping[str, float]:
-    usual = application.layout.setpoints
-    if not wishes.setpoint:
-        return usual
-    return {name: wishes.setpoint.get(name, value) for name, value in usual.items()}
-
-
 def _stay(situation: Situation, estimated: Estimate, reason: str) -> Target:
     slack = np.zeros(situation.setpoint.size)
     return Target(situation.u_now, situation.x, estimated.y, slack, False, reason)
@@ -260,12 +235,22 @@ def _next(word: int) -> int:
     return word % 65535 + 1
 
 
-def _sent(handshake: HandshakeState, move: Move, heartbeat: int, sequence: int) -> HandshakeState:
+def _sent(
+    application: Application,
+    handshake: HandshakeState,
+    move: Move,
+    heartbeat: int,
+    sequence: int,
+) -> HandshakeState:
     if not move.frames:
         return replace(handshake, sending=False, sent={})
-    return replace(
-        handshake, heartbeat=heartbeat, sequence=sequence, sent=move.values, sending=True
-    )
+    # What was not asked for is not followed: only tracking, which nothing may be measured by.
+    asked = {
+        mv.name: move.values[mv.name]
+        for mv in application.guarded_mvs
+        if mv.device in move.frames and move.allowed[mv.name]
+    }
+    return replace(handshake, heartbeat=heartbeat, sequence=sequence, sent=asked, sending=True)
 
 
 def _mv_status(
@@ -276,7 +261,7 @@ def _mv_status(
         fact = facts[mv.name]
         if fact.in_use is None:
             status[mv.name] = "DROPPED"
-        elif mode.mode is not Mode.ACTIVE:
+        elif mode.mode is not _ACTIVE:
             status[mv.name] = "TRACKING"
         elif not fact.remote:
             status[mv.name] = "LOCAL"

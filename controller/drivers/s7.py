@@ -105,10 +105,11 @@ class S7Link:
         with self._translated():
             connection.connect(timeout=self._timeout_s)
             self._connection = connection
-            _set_timeout(connection, self._timeout_s)
+            # Still under the time-out of connecting: a set-up that is not answered costs no more.
             answer = self._exchange(
                 self._protocol.build_setup_communication_request(pdu_length=PDU_REQUESTED)
             )
+            _set_timeout(connection, self._timeout_s)
         parameters = cast("dict[str, Any]", answer.get("parameters") or {})
         pdu_bytes = parameters.get("pdu_length", 0)
         if not _PDU_SMALLEST <= pdu_bytes <= PDU_REQUESTED:

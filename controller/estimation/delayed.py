@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
 
 import numpy as np
+from msgspec import Struct, structs
 from scipy.special import chdtri  # pyright: ignore[reportUnknownVariableType]
 
 from controller.estimation.augmented import PLAUSIBLE_SPANS, AugmentedModel, Disturbance
@@ -25,6 +26,7 @@ from controller.estimation.kalman import (
     correct,
     innovation,
     predict,
+    surprise,
 )
 from controller.signal import NS_PER_S
 from plant_models.process import Vector, names
@@ -69,8 +71,7 @@ class Fusion:
     moved: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moment:
+class Moment(Struct, frozen=True, eq=False):
     """One remembered cycle: belief before correction, inputs held until then, measurements.
 
     u is what the PLC worked with when it was read in this cycle, so it belongs to the interval
@@ -95,8 +96,7 @@ class Moment:
     outcome: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DelayedFilterState:
+class DelayedFilterState(Struct, frozen=True, eq=False):
     """Everything an estimator remembers.
 
     Attributes:
@@ -107,7 +107,7 @@ class DelayedFilterState:
 
     moments: tuple[Moment, ...]
     seen: tuple[str, ...] = ()
-    rejected: Mapping[str, int] = field(default_factory=lambda: dict[str, int]())
+    rejected: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,7 +207,7 @@ def joined(moment: Moment, measurement: Measurement, excess: float, nx: int) -> 
     """
     measured = (*moment.measured, measurement)
     if excess <= 1.0:
-        return replace(moment, measured=measured)
+        return structs.replace(moment, measured=measured)
     doubt = np.zeros_like(moment.prior.covariance)
     doubt[nx:, nx:] = (excess - 1.0) * moment.prior.covariance[nx:, nx:]
     prior = Belief(moment.prior.z, moment.prior.covariance + doubt)
@@ -216,7 +216,7 @@ def joined(moment: Moment, measurement: Measurement, excess: float, nx: int) -> 
         arrival = Belief(arrival.z, arrival.covariance + doubt)
     if moment.doubt is not None:
         doubt = doubt + moment.doubt
-    return replace(moment, prior=prior, measured=measured, doubt=doubt, arrival=arrival)
+    return structs.replace(moment, prior=prior, measured=measured, doubt=doubt, arrival=arrival)
 
 
 def known(belief: Belief) -> bool:
@@ -233,7 +233,7 @@ def concluded(
         return state, Fusion(judged.fusion.result_id, Verdict.UNUSABLE)
     before, _ = outputs(evaluation, state.moments[-1])
     after, _ = outputs(evaluation, moments[-1])
-    fused = replace(judged.state, moments=tuple(moments))
+    fused = structs.replace(judged.state, moments=tuple(moments))
     return fused, replace(judged.fusion, moved=tuple((after - before).tolist()))
 
 
@@ -289,7 +289,8 @@ class DelayedFilter:
         index = judged.index
         at = joined(state.moments[index], result.measurement, judged.excess, self.augmented.nx)
         moments = list(state.moments)
-        moments[index] = replace(at, posterior=self._corrected(at.prior, at.u, at.d, at.measured))
+        posterior = self._corrected(at.prior, at.u, at.d, at.measured)
+        moments[index] = structs.replace(at, posterior=posterior)
         for i in range(index + 1, len(moments)):
             m = moments[i]
             moments[i] = self._next(moments[i - 1], m.time_ns, m.u, m.d, m.measured, m.doubt)
@@ -302,6 +303,10 @@ class DelayedFilter:
     def innovation(self, moment: Moment, measured: Measurement) -> Innovation:
         """What was measured in this moment beyond what was expected before it."""
         return innovation(self.evaluation, moment.prior, moment.u, moment.d, measured)
+
+    def surprise(self, moment: Moment, measured: Measurement) -> Vector:
+        """The value of the innovation alone, (m,), at a third of the price."""
+        return surprise(self.evaluation, moment.prior, moment.u, moment.d, measured)
 
     def _next(
         self,
@@ -331,7 +336,8 @@ class DelayedFilter:
 def outputs(evaluation: Evaluation, moment: Moment) -> tuple[Vector, Vector]:
     """Outputs y (ny,) of a moment's posterior and their variances (ny,)."""
     y, c = evaluation.observe(moment.posterior.z, moment.u, moment.d)
-    return y, ((c @ moment.posterior.covariance) * c).sum(axis=1)
+    # reduce, because an array's own sum takes twice as long to start.
+    return y, np.add.reduce(np.dot(c, moment.posterior.covariance) * c, axis=1)
 
 
 def noise_covariance(

@@ -71,6 +71,10 @@ class Estimator(Protocol):
         """What was measured in a moment beyond what was expected before it."""
         ...
 
+    def surprise(self, moment: Moment, measured: Measurement) -> Vector:
+        """The value of the innovation alone, (m,)."""
+        ...
+
 
 def make_estimator(
     kind: EstimatorKind,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from msgspec import Struct
 from numpy import dot
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv  # pyright: ignore[reportAttributeAccessIssue]
@@ -20,16 +21,14 @@ from plant_models.process import Vector
 SECONDS_PER_HOUR = 3600.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Belief:
+class Belief(Struct, frozen=True, eq=False):
     """What is believed of the augmented state: mean z (nz,) and covariance (nz, nz)."""
 
     z: Vector
     covariance: Matrix
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Struct, frozen=True):
     """Outputs measured at one moment: indices into y, values and sigmas in their units."""
 
     outputs: tuple[int, ...]
@@ -37,8 +36,7 @@ class Measurement:
     sigmas: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Innovation:
+class Innovation(Struct, frozen=True, eq=False):
     """Measured minus predicted, its covariance, and the normalised square (chi-square)."""
 
     value: Vector
@@ -46,8 +44,7 @@ class Innovation:
     chi_square: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Transition:
+class Transition(Struct, frozen=True, eq=False):
     """Where z goes over an interval: z_next (nz,), its derivative a (nz, nz), noise (nz, nz)."""
 
     z: Vector
@@ -92,6 +89,14 @@ def predict(
     """Belief after elapsed_s seconds with u (nu,) and d (nd,) held."""
     moved = transition(evaluation, noise_per_hour, belief.z, u, d, elapsed_s, cycle_s)
     return Belief(moved.z, dot(dot(moved.a, belief.covariance), moved.a.T) + moved.noise)
+
+
+def surprise(
+    evaluation: Evaluation, belief: Belief, u: Vector, d: Vector, measured: Measurement
+) -> Vector:
+    """Measured minus predicted, (m,), in the units of the outputs."""
+    y, _ = evaluation.observe(belief.z, u, d)
+    return np.array(measured.values) - y.take(sensors_of(measured.outputs, measured.sigmas).rows)
 
 
 def innovation(

@@ -12,10 +12,11 @@ starts from the arrival alone, so the estimate does not depend on the order of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from msgspec.structs import replace
 
 from controller.estimation.augmented import AugmentedModel
 from controller.estimation.delayed import (
@@ -38,6 +39,7 @@ from controller.estimation.kalman import (
     correct,
     innovation,
     predict,
+    surprise,
 )
 from controller.estimation.window import (
     WindowEstimate,
@@ -120,6 +122,10 @@ class MovingHorizonEstimator:
     def innovation(self, moment: Moment, measured: Measurement) -> Innovation:
         """What was measured in this moment beyond what was expected before it."""
         return innovation(self.evaluation, moment.prior, moment.u, moment.d, measured)
+
+    def surprise(self, moment: Moment, measured: Measurement) -> Vector:
+        """The value of the innovation alone, (m,)."""
+        return surprise(self.evaluation, moment.prior, moment.u, moment.d, measured)
 
     def trajectory(self, state: DelayedFilterState) -> WindowEstimate:
         """The states over the newest window, and how its solve ended."""

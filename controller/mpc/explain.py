@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from controller.mpc.problem import Constraint, ControlledVariable, ManipulatedVariable, Situation
@@ -24,8 +26,7 @@ HOLDS = 1e-9
 WORTHLESS = 1e-7
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shaped:
+class Shaped(Struct, frozen=True, eq=False):
     """A solved ranked program: rows (m, n), weights of the wishes (n,), which MVs cannot move at
     all (n_mv,), the stages, and the derivative of y in the variables (ny, n)."""
 
@@ -36,8 +37,7 @@ class Shaped:
     outputs_tangent: Vector
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
+class _Limit(Struct, frozen=True):
     """A limit that holds: `row` counts variables, then rows; `worth` per unit and hour."""
 
     row: int
@@ -136,7 +136,7 @@ class Explainer:
     ) -> _Limit:
         mv = self.mvs[row]
         up = sign > 0
-        at = situation.mv_high[row] if up else situation.mv_low[row]
+        at = float(situation.mv_high[row] if up else situation.mv_low[row])
         if shaped.held[row]:
             place = "not free to move"
         elif (situation.blocked_up if up else situation.blocked_down)[row]:
@@ -152,10 +152,10 @@ class Explainer:
         cv, up = self.cvs[number], sign > 0
         setpoint = float(situation.setpoint[number])
         per_unit = worth / cv.scale
-        if np.isfinite(setpoint):
+        if isfinite(setpoint):
             place = f"setpoint of {_amount(setpoint, cv.unit)}"
             return _Limit(row, cv.name, cv.unit, "setpoint", place, abs(per_unit), per_unit <= 0.0)
-        at = (situation.cv_high if up else situation.cv_low)[number]
+        at = float((situation.cv_high if up else situation.cv_low)[number])
         bound: Bound = "high" if up else "low"
         place = f"{bound} limit of {_amount(at, cv.unit)}"
         return _Limit(

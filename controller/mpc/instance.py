@@ -24,6 +24,8 @@ NO_ROOM = 1e-6
 """Limits closer than this share of an MV's span leave nothing to decide."""
 
 
+Indices = NDArray[np.intp]
+
 Layout = Mapping[str, tuple[int, int, tuple[int, ...]]]
 """By name, where a part of an instance begins and ends, and its shape."""
 
@@ -116,8 +118,8 @@ class Instances:
         shapes |= dict.fromkeys(("v_low", "v_high", "u_low", "u_high"), (n, n_mv))
         shapes |= {"s0": (ns,), "terminal_at": (ns,), "terminal": (ns, ns), "theta": (n, stage.nt)}
         self._layout = layout_of(shapes)
-        self._index = [mv.input for mv in stage.mvs]
-        self._rows = [cv.output for cv in stage.cvs]
+        self.mv_inputs = np.array([mv.input for mv in stage.mvs], dtype=np.intp)
+        self._rows = np.array([cv.output for cv in stage.cvs], dtype=np.intp)
         self._weight = np.array([cv.weight for cv in stage.cvs])
         self._template = self._constant(terminal)
         self._row = _Row(stage)
@@ -148,7 +150,8 @@ class Instances:
 
     def __call__(self, situation: Situation, target: Target) -> Instance:
         """The instance for what is true now and where to go."""
-        row, part = self._row.gathered(situation, target, self._index, self._rows), self._row.part
+        row = self._row.gathered(situation, target, self.mv_inputs, self._rows)
+        part = self._row.part
         ordinary = self._row.is_ordinary(row)
         tracked = np.isfinite(situation.setpoint)
         if situation.watched is not None:
@@ -160,7 +163,7 @@ class Instances:
         self._limit_mvs(row)
         self._limit_cvs(row)
         flat = self._template.copy()
-        flat[self._to] = row[self._from]
+        flat[self._to] = row.take(self._from)
         flat[self._moves] *= self._reach
         made = Instance(self._layout, flat, ordinary)
         if situation.forecast is not None:
@@ -169,7 +172,7 @@ class Instances:
         if situation.cv_low_now is not None and situation.cv_high_now is not None:
             scale = self._stage.cv_scale
             self._ramp_zones(made, situation.cv_low_now / scale, situation.cv_high_now / scale)
-        if target.solved and target.slack.any():
+        if target.solved and any(target.slack.tolist()):
             self._give_way(made, target)
         if situation.cv_now is not None:
             now = situation.cv_now / self._stage.cv_scale
@@ -189,7 +192,7 @@ class Instances:
         down -= 1.0
         np.subtract(1.0, up, out=up)
         stays = (free == 0.0) | (up == down) | (high - low <= NO_ROOM)
-        if stays.any():
+        if any(stays.tolist()):  # in a third of the time that numpy takes over a few flags
             # Without room to move there is nothing to decide: a solver is told that the MV stays,
             # and gets bounds that leave it room.
             free[stays], down[stays], up[stays] = 0.0, -1.0, 1.0
@@ -199,7 +202,7 @@ class Instances:
         part = self._row.part
         low, high = row[part["z_low"]], row[part["z_high"]]
         crossed = low > high
-        if crossed.any():
+        if any(crossed.tolist()):
             # Nothing is inside limits that cross: half way between them each misses as little.
             middle = (low[crossed] + high[crossed]) / 2.0
             low[crossed] = high[crossed] = middle
@@ -269,20 +272,20 @@ class _Row:
         return bool((np.abs(row - self._middle) <= self._reach).all())
 
     def gathered(
-        self, situation: Situation, target: Target, index: list[int], rows: list[int]
+        self, situation: Situation, target: Target, index: Indices, rows: Indices
     ) -> Vector:
         """The row of a situation, scaled, in the order of `part`."""
         row = np.concatenate(
             (
                 situation.x,
-                situation.u_now[index],
+                situation.u_now.take(index),
                 target.x,
-                target.u[index],
+                target.u.take(index),
                 situation.mv_low,
                 situation.mv_high,
                 situation.cv_low,
                 situation.cv_high,
-                target.y[rows],
+                target.y.take(rows),
                 situation.w,
                 situation.d,
                 situation.u_now,
@@ -296,15 +299,15 @@ class _Row:
         row /= self._scale
         return row
 
-    def dealt(self, layout: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def dealt(self, layout: Layout) -> tuple[Indices, Indices]:
         """Where in the row each varying number of an instance comes from, and where it goes."""
         sources = {
             "s0": ("x", "now"),
             "terminal_at": ("target", "rest"),
             "theta": ("w", "d", "inputs", "free"),
         }
-        taken: list[NDArray[np.intp]] = []
-        given: list[NDArray[np.intp]] = []
+        taken: list[Indices] = []
+        given: list[Indices] = []
         for name in VARYING:
             begin, end, shape = layout[name]
             names = sources.get(name, (name,))

@@ -8,9 +8,10 @@ is the mode machine's decision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct, structs
 
 from controller.mpc.instance import Instance, Instances
 from controller.mpc.problem import Plan, Situation, Target
@@ -24,8 +25,7 @@ LIMIT_TOLERANCE = 1e-6
 """Share of an MV's span by which a plan may miss a hard limit (solver tolerance)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PlannerState:
+class PlannerState(Struct, frozen=True, eq=False):
     """What planning remembers: the last solved plan, its age in cycles, and the warm start."""
 
     plan: Plan | None = None
@@ -159,7 +159,7 @@ class Ladder:
         rows = np.minimum(np.arange(horizon.intervals) + begun, horizon.intervals - 1)
         now = self._now(situation)
         moves = np.where(situation.free > 0, plan.moves[rows], now)
-        return replace(
+        return structs.replace(
             plan,
             moves=moves,
             prediction=plan.prediction[rows],
@@ -186,11 +186,9 @@ class Ladder:
     def _outside(self, plan: Plan, situation: Situation) -> str:
         """Which MV would leave its limits with the move that is to be made now, or nothing."""
         now = self._now(situation)
-        limits = zip(
-            situation.mv_low.tolist(), situation.mv_high.tolist(), now.tolist(), strict=True
-        )
+        limits = situation.mv_low.tolist(), situation.mv_high.tolist(), now.tolist()
         moves = plan.moves[0].tolist()
-        for mv, (mv_low, mv_high, here), move in zip(self.stage.mvs, limits, moves, strict=True):
+        for mv, mv_low, mv_high, here, move in zip(self.stage.mvs, *limits, moves, strict=True):
             slack = LIMIT_TOLERANCE * mv.span
             low, high = min(mv_low, here) - slack, max(mv_high, here) + slack
             if not low <= move <= high:
@@ -198,7 +196,7 @@ class Ladder:
         return ""
 
     def _now(self, situation: Situation) -> Vector:
-        return situation.u_now[[mv.input for mv in self.stage.mvs]]
+        return situation.u_now.take(self.instances.mv_inputs)
 
 
 def _plan(name: str, answer: Answer, refused: Sequence[str]) -> Plan:

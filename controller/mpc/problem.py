@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from plant_models.process import Vector
 
 
@@ -91,8 +93,7 @@ class Horizon:
         return tuple(k in starts for k in range(self.intervals))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Situation:
+class Situation(Struct, frozen=True, eq=False):
     """What is true now: the arguments of one solve.
 
     Attributes:
@@ -129,8 +130,7 @@ class Situation:
     forecast: Vector | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Constraint:
+class Constraint(Struct, frozen=True):
     """One limit that shapes the steady state, and what it costs.
 
     Attributes:
@@ -147,8 +147,7 @@ class Constraint:
     sentence: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
+class Target(Struct, frozen=True, eq=False):
     """Where to rest: steady inputs u (nu,), states x (nx,), outputs y (ny,) for the present
     disturbances, the slack per CV that even the best steady state needs (n_cv,), and the
     limits that shape it."""
@@ -162,8 +161,7 @@ class Target:
     constraints: tuple[Constraint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Struct, frozen=True, eq=False):
     """A sequence of moves and what the model expects of them.
 
     Attributes:

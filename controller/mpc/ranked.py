@@ -16,6 +16,7 @@ from typing import Any
 
 import daqp
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from plant_models.process import Vector
@@ -65,8 +66,7 @@ def ranking(ranks: Sequence[int], weights: Sequence[float]) -> Ranking:
     return Ranking(tuple(order), levels, weight)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RankedProgram:
+class RankedProgram(Struct, frozen=True, eq=False):
     """min gradient'v + v'hessian v/2 over v (n,) with low <= (v, rows v) <= high (n + m,).
 
     The limits of v are hard, those of the rows are soft by rank. Everything scaled to order one.
@@ -86,8 +86,7 @@ class RankedProgram:
     crossed: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stage:
+class Stage(Struct, frozen=True, eq=False):
     """One solve: its `level` (None for the cost), and the duals of bounds and rows.
 
     Duals are positive at an upper limit. Those of a level price the limits in units of its
@@ -99,8 +98,7 @@ class Stage:
     rows: Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RankedSolution:
+class RankedSolution(Struct, frozen=True, eq=False):
     """v (n,), slack per row (m,), and every stage that gave up something, the cost's last."""
 
     v: Vector

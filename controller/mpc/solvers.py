@@ -8,6 +8,7 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from controller.mpc.instance import Instance
@@ -25,8 +26,7 @@ class Iterate:
     lam_g: Vector
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
+class Trajectory(Struct, frozen=True, eq=False):
     """Where to begin: scaled states s (N+1, ns) and moves v (N, n_mv).
 
     `iterate` is the same with multipliers, where a nonlinear-programming solver made it; `active`
@@ -41,8 +41,7 @@ class Trajectory:
     inner: Vector | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class Answer(Struct, frozen=True, eq=False):
     """What a solver returned, with our own certificate of it.
 
     Attributes:

@@ -12,15 +12,22 @@ method on the nonlinear program.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite, sqrt
 
 import numpy as np
+from msgspec import structs
 
 from controller.estimation.augmented import AugmentedModel
 from controller.mpc.explain import Explainer, Shaped
 from controller.mpc.linearization import Linearizer, linearizer
-from controller.mpc.problem import ControlledVariable, ManipulatedVariable, Situation, Target
+from controller.mpc.problem import (
+    Constraint,
+    ControlledVariable,
+    ManipulatedVariable,
+    Situation,
+    Target,
+)
 from controller.mpc.ranked import (
     GIVEN_UP,
     RankedProgram,
@@ -93,10 +100,7 @@ class TargetCalculation:
         point[:nx] = (x - scales.x_nominal) / scales.x_span
         point[nx:] = scales.mvs(guess.u) if guess is not None and warm else asked.now
         longest = NEAR if warm else LONGEST_STEP
-        lin.parameters[:] = np.concatenate(
-            [situation.d, situation.w, situation.u_now, asked.wish, asked.weight]
-        )
-        hessian = np.diag(asked.weight)
+        self._ask(situation, asked)
         solution: RankedSolution | None = None
         before: Vector | None = None
         short, moved, radius = False, 0.0, NEAR if warm else 1.0
@@ -116,7 +120,9 @@ class TargetCalculation:
                     most = float(missed.max())
                 if most <= KEPT:
                     return self._found(situation, asked, solution)
-            program = RankedProgram(at.rows, low, high, hessian, at.gradient, crossed=asked.crossed)
+            program = RankedProgram(
+                at.rows, low, high, asked.hessian, at.gradient, crossed=asked.crossed
+            )
             curving = iteration >= CURVING or (warm and moved > JUMP**2)
             if solution is not None and curving and not lin.linear:
                 # Steps that go back and forth are too long, those that go on are too short.
@@ -139,6 +145,13 @@ class TargetCalculation:
             short = lin.linear or moved <= min(settled, 0.9 * radius) ** 2
         raise UnsolvedError(f"no convergence in {self.iterations} linearizations")
 
+    def _ask(self, situation: Situation, asked: Asked) -> None:
+        """Put what the linearization takes besides the point where it expects it."""
+        np.concatenate(
+            (situation.d, situation.w, situation.u_now, asked.wish, asked.weight),
+            out=self.linearizer.parameters,
+        )
+
     def _curved(self, program: RankedProgram, last: RankedSolution, radius: float) -> RankedProgram:
         """The program with second derivatives, priced by the duals of the last iterate, and steps
         of at most `radius` spans."""
@@ -156,7 +169,9 @@ class TargetCalculation:
         low, high = program.low.copy(), program.high.copy()
         np.clip(low[:n], -radius, radius, out=low[:n])
         np.clip(high[:n], -radius, radius, out=high[:n])
-        return replace(program, low=low, high=high, hessian=hessian, curvature=tuple(curvature))
+        return structs.replace(
+            program, low=low, high=high, hessian=hessian, curvature=tuple(curvature)
+        )
 
     def _found(self, situation: Situation, asked: Asked, solution: RankedSolution) -> Target:
         at, layout, scales = self.linearizer.at, self.linearizer.layout, self.scales
@@ -173,8 +188,8 @@ class TargetCalculation:
             of_cv = solution.slack[layout.n_integrating :]
             slack = np.where(of_cv > GIVEN_UP, of_cv, 0.0) * scales.cv
         reason = self._drift(solution.slack[: layout.n_integrating]) if layout.n_integrating else ""
-        target = Target(u, x, at.outputs.copy(), slack, True, reason)
-        return self._explained(situation, asked, target, solution.stages)
+        constraints = self._explained(situation, asked, slack, solution.stages)
+        return Target(u, x, at.outputs.copy(), slack, True, reason, constraints)
 
     def _drift(self, rates: Vector) -> str:
         """What to say where integrating states cannot be brought to rest."""
@@ -184,16 +199,13 @@ class TargetCalculation:
         return f"no steady state: a level drifts by {worst:.2g} of its range an hour at best"
 
     def _explained(
-        self, situation: Situation, asked: Asked, target: Target, stages: tuple[Stage, ...]
-    ) -> Target:
-        """The target with its constraints; the linearization is the one at the target."""
+        self, situation: Situation, asked: Asked, slack: Vector, stages: tuple[Stage, ...]
+    ) -> tuple[Constraint, ...]:
+        """The constraints of a target; the linearization is the one at the target."""
         at, n_mv = self.linearizer.at, self.linearizer.layout.n_mv
         held = asked.low[:n_mv] >= asked.high[:n_mv]
         shaped = Shaped(at.rows, asked.weight, held, stages, at.outputs_tangent)
-        constraints = self.explainer(situation, shaped, target.slack)
-        if not constraints:
-            return target
-        return Target(target.u, target.x, target.y, target.slack, True, target.reason, constraints)
+        return self.explainer(situation, shaped, slack)
 
     def _interior_point(self, situation: Situation, asked: Asked) -> Target:
         """The same by interior-point solves of the nonlinear program, one per rank.
@@ -203,19 +215,17 @@ class TargetCalculation:
         """
         lin, scales = self.linearizer, self.scales
         answer = self.nonlinear(situation, asked.low, asked.high, asked.wish, asked.weight)
-        lin.parameters[:] = np.concatenate(
-            [situation.d, situation.w, situation.u_now, asked.wish, asked.weight]
-        )
+        self._ask(situation, asked)
         lin.point[:] = np.concatenate([answer.states, answer.mvs])
         lin.evaluate()
         u = situation.u_now.copy()
         u[scales.index] = answer.mvs * scales.span + scales.base
         x = answer.states * scales.x_span + scales.x_nominal
         slack = np.where(answer.slack > GIVEN_UP, answer.slack, 0.0) * scales.cv
-        target = Target(u, x, answer.y, slack, True)
-        if lin.failed() or not isfinite(lin.at.figures[1]):
-            return target
-        return self._explained(situation, asked, target, answer.stages)
+        constraints: tuple[Constraint, ...] = ()
+        if not lin.failed() and isfinite(lin.at.figures[1]):
+            constraints = self._explained(situation, asked, slack, answer.stages)
+        return Target(u, x, answer.y, slack, True, constraints=constraints)
 
     def _stay(self, situation: Situation, reason: str) -> Target:
         y = np.asarray(

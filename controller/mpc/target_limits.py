@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import is_
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from controller.errors import ModelError
@@ -18,19 +20,40 @@ from plant_models.process import Vector, nominal
 INERTIA = 1e-4
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class Asked(Struct, frozen=True, eq=False):
     """One situation in scaled variables: limits (n + m,), wishes (n,) and their weights (n,).
 
-    `now` is where the MVs are; `crossed` tells that a CV's low limit is above its high one.
+    `hessian` has the weights on its diagonal; `now` is where the MVs are; `crossed` tells that a
+    CV's low limit is above its high one.
     """
 
     low: Vector
     high: Vector
     wish: Vector
     weight: Vector
+    hessian: Vector
     now: Vector
     crossed: bool
+
+
+class _Lasting(Struct, frozen=True, eq=False):
+    """What limits and wishes come to, whatever the plant does.
+
+    `source` are the arrays it was made of; `rest` and `rests` (n_mv,): where MVs are wished to
+    rest, and which; `some_crossed`: some limits of an MV or a CV cross.
+    """
+
+    source: tuple[Vector | None, ...]
+    low: Vector
+    high: Vector
+    weight: Vector
+    hessian: Vector
+    rest: Vector
+    rests: NDArray[np.bool_]
+    any_rests: bool
+    crossed: NDArray[np.bool_]
+    some_crossed: bool
+    cv_crossed: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +67,7 @@ class Scales:
         inertia: weights (n,) without any wish; target_weight: with one, (n_mv,).
         right: from states to integrating coordinates, (k, nx).
         outputs: of the CVs in y; price_y: dimensionless cost per unit of each output.
+        kept: the lasting part of the last situation; a memory, no state.
     """
 
     index: Indices
@@ -64,9 +88,54 @@ class Scales:
     right: Vector
     all_free: bytes
     none_blocked: bytes
+    kept: list[_Lasting] = field(default_factory=lambda: list[_Lasting]())
 
     def asked(self, situation: Situation) -> Asked:
         """Limits and wishes of a situation."""
+        n_mv = self.span.size
+        lasting = self._lasting(situation)
+        low, high = lasting.low, lasting.high
+        now = self.mvs(situation.u_now)
+        hindered = (
+            situation.free.tobytes() != self.all_free
+            or situation.blocked_up.tobytes() != self.none_blocked
+            or situation.blocked_down.tobytes() != self.none_blocked
+        )
+        if hindered or lasting.some_crossed:
+            low, high = low.copy(), high.copy()
+            _hold(situation, now, low[:n_mv], high[:n_mv], lasting.crossed[:n_mv])
+        wish = now
+        if lasting.any_rests:
+            wish = now.copy()
+            np.copyto(wish, lasting.rest, where=lasting.rests)
+        if self.still.size:
+            wish = np.concatenate([wish, self.right @ situation.x])
+        return Asked(low, high, wish, lasting.weight, lasting.hessian, now, lasting.cv_crossed)
+
+    def _lasting(self, situation: Situation) -> _Lasting:
+        """What follows from limits and wishes, which stay the same for hours.
+
+        It is kept for as long as a situation brings the very same arrays, and those may not be
+        written to: so this is a function of its arguments all the same.
+        """
+        source = (
+            situation.mv_low,
+            situation.mv_high,
+            situation.cv_low,
+            situation.cv_high,
+            situation.setpoint,
+            situation.resting,
+            situation.watched,
+        )
+        kept = self.kept[-1] if self.kept else None
+        if kept is not None and all(map(is_, source, kept.source)):
+            return kept
+        made = self._made(source, situation)
+        if not any(array is not None and array.flags.writeable for array in source):
+            self.kept[:] = [made]
+        return made
+
+    def _made(self, source: tuple[Vector | None, ...], situation: Situation) -> _Lasting:
         n_mv, k = self.span.size, self.still.size
         n = n_mv + k
         low = np.concatenate([situation.mv_low, self.anywhere, self.still, situation.cv_low])
@@ -75,8 +144,6 @@ class Scales:
         high -= self.offset
         low /= self.unit
         high /= self.unit
-        now = (situation.u_now[self.index] - self.base) / self.span
-        wish, weight = now.copy(), self.inertia.copy()
         tracked = np.isfinite(situation.setpoint)
         if tracked.any():
             cv_low, cv_high = low[n + k :], high[n + k :]
@@ -87,25 +154,26 @@ class Scales:
             dropped = situation.watched <= 0
             low[n + k :][dropped], high[n + k :][dropped] = -np.inf, np.inf
         crossed = low > high
-        some_crossed = bool(crossed.any())
-        hindered = (
-            situation.free.tobytes() != self.all_free
-            or situation.blocked_up.tobytes() != self.none_blocked
-            or situation.blocked_down.tobytes() != self.none_blocked
+        rests = np.isfinite(situation.resting)
+        weight = self.inertia.copy()
+        np.copyto(weight[:n_mv], self.target_weight, where=rests)
+        return _Lasting(
+            source,
+            low,
+            high,
+            weight,
+            np.diag(weight),
+            (situation.resting - self.base) / self.span,
+            rests,
+            bool(rests.any()),
+            crossed,
+            bool(crossed.any()),
+            bool(crossed[n + k :].any()),
         )
-        if hindered or some_crossed:
-            _hold(situation, now, low[:n_mv], high[:n_mv], crossed[:n_mv])
-        resting = np.isfinite(situation.resting)
-        if resting.any():
-            np.copyto(wish, (situation.resting - self.base) / self.span, where=resting)
-            np.copyto(weight[:n_mv], self.target_weight, where=resting)
-        if k:
-            wish = np.concatenate([wish, self.right @ situation.x])
-        return Asked(low, high, wish, weight, now, some_crossed and bool(crossed[n + k :].any()))
 
     def mvs(self, u: Vector) -> Vector:
         """Scaled MVs (n_mv,) of inputs u (nu,)."""
-        return (u[self.index] - self.base) / self.span
+        return (u.take(self.index) - self.base) / self.span
 
 
 def _hold(

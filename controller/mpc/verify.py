@@ -6,10 +6,8 @@ theorem 12.1): finite, primal feasible, stationary, complementary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import isfinite
-
 import numpy as np
+from msgspec import Struct
 
 from plant_models.process import Vector
 
@@ -22,8 +20,7 @@ COMPLEMENTARITY_TOLERANCE = 1e-4
 FAR = 1e3
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Struct, frozen=True):
     """Scaled residuals of the optimality conditions; `fault` is empty when all are met."""
 
     primal: float
@@ -50,10 +47,9 @@ def certify(
         gradient: of the Lagrangian, (n,).
         multipliers: of bounds and constraints stacked, (n + m,); positive at an upper bound.
     """
-    # A sum is finite only if every term is; infinities of both signs cancel into a NaN.
-    if not (isfinite(values.sum()) and isfinite(gradient.sum())):
+    if not (np.isfinite(values).all() and np.isfinite(gradient).all()):
         return Certificate(np.inf, np.inf, np.inf, "the answer is not finite")
-    if not isfinite(multipliers.sum()):
+    if not np.isfinite(multipliers).all():
         return Certificate(np.inf, np.inf, np.inf, "the multipliers are not finite")
     primal = max(float((low - values).max()), float((values - high).max()), 0.0)
     scale = max(1.0, float(np.abs(multipliers).max()))

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from controller.errors import ModelError
+from controller.errors import LoopwrightError, ModelError
 
 GROUP = "loopwright.plants"
 
@@ -59,9 +59,12 @@ def call_factory(
 
     Raises:
         ModelError: whatever the factory raised, in one line.
+        LoopwrightError: what it raised of our own, as it is.
     """
     try:
         return factory(**arguments)
+    except LoopwrightError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{reference} failed: {type(error).__name__}: {error}", mend="Mend the model"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import structs
 
 from controller.cycle.application import Application
 from controller.errors import ModelError
@@ -237,7 +238,7 @@ class ClosedLoop:
         asked, size = self.step(cv)
         if lifted.ranges:
             span = asked.mv_high - asked.mv_low
-            asked = replace(asked, mv_low=asked.mv_low - span, mv_high=asked.mv_high + span)
+            asked = structs.replace(asked, mv_low=asked.mv_low - span, mv_high=asked.mv_high + span)
         ladder, nx = self.ladder(weights, lifted), point.x.size
         rows, index = [c.output for c in application.cvs], list(application.layout.mv_inputs)
         plant = LinearPlant(point, member, application.cycle_s)
@@ -251,10 +252,10 @@ class ClosedLoop:
             if k:
                 state = self._estimate(state, SETTLING_CYCLES + k, u, history)
             z = state.moments[-1].posterior.z
-            situation = replace(asked, x=z[:nx], w=z[nx:], u_now=u)
+            situation = structs.replace(asked, x=z[:nx], w=z[nx:], u_now=u)
             if application.layout.funnelled:
                 estimated, _ = application.filter.outputs(state.moments[-1])
-                situation = replace(situation, cv_now=estimated[rows])
+                situation = structs.replace(situation, cv_now=estimated[rows])
             after = application.target(situation, target)
             target = after if after.solved else target
             planner, plan = ladder(planner, situation, after)
@@ -302,7 +303,7 @@ def _moved(rest: Situation, cv: int, y: float, size: float) -> Situation | None:
         high[cv] = y + size
     else:
         return None
-    return replace(rest, setpoint=setpoint, cv_low=low, cv_high=high)
+    return structs.replace(rest, setpoint=setpoint, cv_low=low, cv_high=high)
 
 
 def _first(progress: Vector) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from scipy.optimize import linprog
 
 from controller.mpc.ranked import (
@@ -105,7 +106,7 @@ def test_later_ranks_change_nothing_for_earlier_ones(case: Case) -> None:
     n = case.program.gradient.size
     low, high = case.program.low.copy(), case.program.high.copy()
     low[n + last], high[n + last] = -np.inf, np.inf
-    alone = solve_ranked(replace(case.program, low=low, high=high), case.order)
+    alone = solve_ranked(structs.replace(case.program, low=low, high=high), case.order)
     together = solve_ranked(case.program, case.order)
     for level in earlier:
         assert together.slack[level] == pytest.approx(alone.slack[level], abs=ALIKE)

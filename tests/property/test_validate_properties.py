@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.cycle.validate import Memory, validate
+from controller.cycle.validate import CONFIRMATIONS, Memory, validate
 from controller.signal import NS_PER_S, Sample, Status, Tag
 
 VALUES = st.one_of(
@@ -50,6 +50,12 @@ def test_a_good_reading_deserves_it(
         assert isfinite(reading.value) == ever_usable
         if ever_usable:
             assert 0.0 <= reading.value <= 100.0
+            kept = memory["T"]
+            assert reading.value == kept.value
+            assert 0 <= kept.jumps < CONFIRMATIONS
+            assert 0.0 <= kept.raw <= 100.0
+        else:
+            assert reading.age_s == inf
         if reading.good:
             assert delivery is not None
             assert delivery[1].is_good

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,7 @@ TABLE = {
     "manual to init": (at(Mode.MANUAL, "manual"), "auto", (), True, Mode.INIT, False),
     "init waits": (at(Mode.INIT, good=1), "", (), True, Mode.INIT, False),
     "init to ready": (at(Mode.INIT, good=2), "", (), False, Mode.READY, False),
+    "init after a long good time": (at(Mode.INIT, good=99), "", (), False, Mode.READY, False),
     "init in doubt": (at(Mode.INIT, good=2), "", DOUBT, True, Mode.INIT, False),
     "init to manual": (at(Mode.INIT, good=2), "manual", (), True, Mode.MANUAL, False),
     "init to off": (at(Mode.INIT, good=2), "off", (), True, Mode.OFF, False),
@@ -79,6 +81,68 @@ def test_transition(case: str) -> None:
         assert after.reason
 
 
+REASONS = {
+    "off to init": "automatic control requested",
+    "init to ready": "critical signals good for 3 cycles",
+    "ready in doubt": "T1.PV: not a number",
+    "ready to active": "the PLCs echo the heartbeat",
+    "active sheds": "T1.PV: not a number, for 3 cycles",
+    "active to off": "requested by the operator",
+    "shed re-arms": "re-armed",
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_the_reason_is_told(case: str) -> None:
+    state, text, doubts, linked, _, _ = TABLE[case]
+    assert go(state, text, doubts, linked).reason == REASONS[case]
+    if doubts:  # The first one is the reason: it is the one that the operator should look at.
+        assert go(state, text, (*doubts, "another"), linked).reason == REASONS[case]
+
+
+@pytest.mark.parametrize("mode", [Mode.OFF, Mode.MANUAL])
+def test_to_ask_again_for_the_mode_that_is_there_changes_nothing(mode: Mode) -> None:
+    wanted = "off" if mode is Mode.OFF else "manual"
+    before = at(mode, wanted, good=4, reason="started")
+    assert go(before, wanted) == msgspec.structs.replace(before, good=5)
+
+
+def test_it_starts_switched_off() -> None:
+    assert ModeState() == ModeState(
+        Mode.OFF, "off", good=0, doubtful=0, rearmed=False, hand_back=False, reason="started"
+    )
+
+
+def test_the_names_of_the_modes_are_those_of_journals_and_pages() -> None:
+    names = ["OFF", "MANUAL", "INIT", "READY", "ACTIVE", "SHED"]
+    assert [mode.value for mode in Mode] == names
+    state = at(Mode.ACTIVE, good=3, reason="the PLCs echo the heartbeat")
+    assert msgspec.json.decode(msgspec.json.encode(state), type=ModeState) == state
+
+
+def test_rules_and_state_cannot_be_altered() -> None:
+    assert not hasattr(RULES, "__dict__")
+    with pytest.raises(FrozenInstanceError):
+        RULES.hold_cycles = 99  # type: ignore[misc]
+    state = ModeState()
+    with pytest.raises(AttributeError):
+        state.mode = Mode.ACTIVE  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [k for k in CommandKind if k not in ("mode", "rearm")])
+@pytest.mark.parametrize("text", ["off", "manual", "auto", ""])
+def test_commands_of_other_kinds_are_none_of_its_business(kind: CommandKind, text: str) -> None:
+    for before in (at(Mode.ACTIVE), at(Mode.SHED), at(Mode.OFF, "off")):
+        after = advance_mode(BY_OPERATOR, before, (Command("c", kind, 0, text=text),), (), True)
+        assert (after.mode, after.wanted, after.rearmed) == (before.mode, before.wanted, False)
+
+
+def test_a_request_for_re_arming_carries_no_mode() -> None:
+    both = Command("c", CommandKind.REARM, 0, text="off")
+    after = advance_mode(BY_OPERATOR, at(Mode.SHED), (both,), (), True)
+    assert (after.wanted, after.rearmed) == ("auto", True)
+
+
 def test_the_table_leaves_every_mode_by_every_way() -> None:
     assert {row[0].mode for row in TABLE.values()} == set(Mode)
     assert {row[4] for row in TABLE.values()} == set(Mode)
@@ -93,6 +157,7 @@ def test_a_doubt_holds_at_once_and_sheds_after_hold_cycles() -> None:
     state = go(state, doubts=DOUBT)
     assert state.mode is Mode.SHED
     assert state.reason == "T1.PV: not a number, for 3 cycles"
+    assert (state.good, state.doubtful) == (0, 3)
     assert not go(state, doubts=DOUBT).hand_back
 
 
@@ -164,6 +229,7 @@ def test_whatever_happens(steps: list[tuple[str, tuple[str, ...], bool]], rules:
             Mode.READY, Mode.ACTIVE
         )  # fmt: skip
         assert state.hand_back == leaving
+        assert (state.doubtful, state.good == 0) == (doubtful, bool(doubts))
         assert state.holding == (state.mode is Mode.ACTIVE and bool(doubts))
         if state.mode is Mode.ACTIVE:
             assert doubtful <= rules.hold_cycles

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from controller.signal import Sample, Status
-from tests.unit.small_application import CYCLE_S, MVS, Run, small_application
+from tests.unit.small_application import CYCLE_S, MVS, Run, mode_command, small_application
 
 STEP = MVS[0].rate_per_s * CYCLE_S
+FIRST = "tracking: the first request moves nothing"
 
 
 def active() -> Run:
@@ -36,6 +37,10 @@ def test_back_from_local_it_starts_where_the_operator_left_it() -> None:
         run.bench.remote["Q2"] = False
         run.bench.heat["Q2"] = 70.0 - k  # driven by hand, faster than we ever would
         record = run.cycle()
+        if k == 0:
+            # A jump is believed when it has lasted for a cycle; until then nothing is asked for.
+            assert run.bench.frames[-1]["Q2.REQ"] == 0
+            continue
         assert record.mv_status["Q2"] == "LOCAL"
         # The setpoint follows, so that the switch back to REMOTE does not move the loop.
         assert run.bench.frames[-1]["Q2.SP"] == 70.0 - k
@@ -72,6 +77,40 @@ def test_a_setpoint_in_use_that_can_be_read_again_is_followed_without_a_jump() -
     run.cycles(4)
     assert np.max(np.abs(np.diff([before, *sent(run, 4)[:, 1]]))) <= STEP + 1e-9
     assert run.bench.remote["Q2"]
+    settled(run)
+
+
+def test_a_loop_that_is_in_remote_before_it_is_asked_starts_where_it_is() -> None:
+    run = Run(small_application())
+    record = run.cycle(mode_command("auto"))
+    while record.mode != "ACTIVE":
+        run.bench.remote = {"Q1": True, "Q2": True}  # left so by another master
+        record = run.cycle()
+    assert record.plan is not None
+    assert abs(record.plan.moves[0, 0] - 50.0) > 0.1
+    for name in ("Q1", "Q2"):
+        assert run.bench.frames[-1][f"{name}.SP"] == 50.0
+        assert run.bench.frames[-1][f"{name}.REQ"] == 1
+        assert record.move.reasons[name] == FIRST
+    record = run.cycle()
+    assert FIRST not in record.move.reasons.values()
+    assert 0.1 < abs(run.bench.heat["Q1"] - 50.0) <= STEP + 1e-9
+
+
+def test_a_loop_that_stayed_in_remote_without_a_request_is_asked_anew_where_it_is() -> None:
+    run = active()
+    run.cycles(10)
+    lost = {"Q2.SPU": Sample(None, Status.BAD_COMMUNICATION_ERROR, 0, 0)}
+    run.edit = lambda _, samples: {**samples, **lost}
+    run.cycles(run.application.rules.hold_cycles + 1)
+    assert run.bench.frames[-1]["Q2.REQ"] == 0
+    run.edit = lambda _, samples: samples
+    run.bench.remote["Q2"], run.bench.heat["Q2"] = True, 57.5
+    record = run.cycle()
+    assert record.move.reasons["Q2"] == FIRST
+    assert run.bench.frames[-1]["Q2.SP"] == 57.5
+    assert run.bench.frames[-1]["Q2.REQ"] == 1
+    assert record.move.reasons.get("Q1") != FIRST
     settled(run)
 
 

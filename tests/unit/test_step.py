@@ -402,8 +402,9 @@ def test_an_estimate_that_broke_starts_again(poison: float) -> None:
     estimator = run.state.estimator
     assert estimator is not None
     newest = estimator.moments[-1]
-    lost = replace(newest, posterior=replace(newest.posterior, z=np.full(4, poison)))
-    broken = replace(estimator, moments=(*estimator.moments[:-1], lost))
+    believed = structs.replace(newest.posterior, z=np.full(4, poison))
+    lost = structs.replace(newest, posterior=believed)
+    broken = structs.replace(estimator, moments=(*estimator.moments[:-1], lost))
     run.state = structs.replace(run.state, estimator=broken)
     record = run.cycle()
     assert record.estimate is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from controller.cycle.step import step
 from controller.signal import (
@@ -35,7 +36,7 @@ def test_one_absurd_number_is_soon_forgotten(tag: str) -> None:
     run = Run(replace(small_application(), tags=wide))
     run.activate()
     run.cycles(40)
-    run.edit = lambda _, s: {**s, tag: replace(s[tag], value=1e300)}
+    run.edit = lambda _, s: {**s, tag: structs.replace(s[tag], value=1e300)}
     run.cycle()
     run.edit = lambda _, s: s
     run.cycles(3)
@@ -63,7 +64,7 @@ def assert_frames_are_sound(run: Run) -> None:
 def test_poison_in_any_tag_never_reaches_a_frame(tag: str) -> None:
     run = active()
     for value in POISON:
-        run.edit = lambda _, s, v=value: {**s, tag: replace(s[tag], value=v)}
+        run.edit = lambda _, s, v=value: {**s, tag: structs.replace(s[tag], value=v)}
         run.cycle()
         run.edit = lambda _, s: s
         run.cycles(2)

@@ -31,6 +31,9 @@ class Verdict(IntEnum):
     NOT_FINITE = VERDICTS["RTI_NOT_FINITE"]
 
 
+_WORDS = {verdict.value: (verdict, verdict.name.lower()) for verdict in Verdict}
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """A loaded library; sizes are those it was compiled with."""
@@ -131,9 +134,8 @@ class RealTimeIteration:
             self._write(instance, begin)
         except ValueError as error:
             raise RuntimeError(f"these are not the sizes compiled for: {error}") from error
-        verdict = Verdict(
-            self._library.calls.rti_solve(*self._addresses, self._budget, *self._outputs)
-        )
+        code = self._library.calls.rti_solve(*self._addresses, self._budget, *self._outputs)
+        verdict, word = _WORDS[code]
         iterate, result = self._end.copy(), self._result.copy()
         figures = result[:RESULT_SIZE].tolist()
         n, n_mv, ny = self._shape
@@ -148,7 +150,7 @@ class RealTimeIteration:
             result[outputs:].reshape(n, ny),
             figures[4],
             int(figures[1]),
-            f"{verdict.name.lower()}, {int(figures[2])} QP iterations",
+            f"{word}, {int(figures[2])} QP iterations",
             _certificate(verdict, figures),
         )
 
