@@ -12,8 +12,9 @@ from rich.table import Table
 
 from controller.errors import ScenarioError
 from hil.resources import shipped
-from hil.runner import HISTORY_FILE, SCENARIO_FILE, VERDICT_FILE, Progress, Run, run_scenario
+from hil.runner import HISTORY_FILE, SCENARIO_FILE, VERDICT_FILE, Run, run_scenario
 from hil.scenario import Scenario, Tier, load_scenario
+from hil.witness import Progress
 
 SCENARIO = "scenarios/demo.yaml"
 
@@ -31,7 +32,7 @@ def run_demo(
     Raises:
         ScenarioError: `out` holds something that is not an earlier demo.
     """
-    from hil.report import write_report
+    from hil.report.write import write_report
 
     _clear(out)
     begun = perf_counter()

@@ -13,7 +13,7 @@ from controller.app import application_of
 from controller.errors import ReplayError
 from controller.historian.reader import CycleRow, JournalReader
 from controller.replay import Replay, Replayed
-from hil.solver_faults import SolverFault, SolverFaults
+from hil.faults.solver import SolverFault, SolverFaults
 
 # The journal commits once a second at the latest; looking more often finds nothing.
 LOOK_S = 0.25

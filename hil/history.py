@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from controller.cycle.record import Record
 
 Column = NDArray[np.float64]
+CYCLE_COLUMNS = ("time_s", "cycle_ms", "solve_ms", "lateness_ms", "skipped", "late_writes")
 
 
 @dataclass(slots=True)
@@ -19,8 +20,9 @@ class History:
     """Columns by name, one row a cycle; texts (mode, rung, faults, variables) are kept beside.
 
     Columns: `time_s`, `y.<plant output>`, `u.<plant input>`, `sp.<MV>` (setpoint in use),
-    `cv.<CV>` (estimated), `cycle_ms`, `solve_ms` (both in real time), `late_writes` (frames of
-    the cycle before that came too late to be written).
+    `cv.<CV>` (estimated), `wanted.<CV>` (setpoint), `cycle_ms`, `solve_ms`, `lateness_ms` (all in
+    real time), `skipped` (cycles missed before), `late_writes` (frames of the cycle before that
+    came too late to be written).
     """
 
     columns: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())

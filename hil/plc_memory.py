@@ -6,17 +6,18 @@ shared one codec, a wrong byte order in it would cancel out and no test would ev
 
 from __future__ import annotations
 
-import difflib
 import re
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from controller.errors import ScenarioError
 from controller.signal import ByteOrder, Tag
+from hil.names import unknown_name
 
 # Type names of IEC 61131-3 and of our Modbus addresses, both to struct's letters.
 _LETTER: Final[Mapping[str, str]] = {
@@ -112,14 +113,6 @@ def _unknown(address: str, mend: str) -> ScenarioError:
     )
 
 
-def unknown_name(what: str, name: str, known: Iterable[str], where: str) -> ScenarioError:
-    """The error for a name in a scenario that nothing answers to; it proposes the nearest."""
-    choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.4)
-    mend = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(choices) or 'none'}"
-    return ScenarioError(f"there is no {what} called {name!r}", where=where, mend=mend)
-
-
 def byte_permutation(size: int, order: ByteOrder) -> tuple[int, ...]:
     """Positions of the bytes of a big-endian value as they appear in registers, and back.
 
@@ -136,18 +129,19 @@ def byte_permutation(size: int, order: ByteOrder) -> tuple[int, ...]:
 class Cell:
     """How the value of one tag is laid out in the bytes of its area."""
 
-    __slots__ = ("_is_float", "_is_plain", "_pick", "_struct", "place", "tag")
+    __slots__ = ("_pick", "_struct", "is_float", "is_plain", "order", "place", "tag")
 
     def __init__(self, tag: Tag) -> None:
         self.tag = tag
         self.place = place(tag.address, tag.type)
-        self._is_plain = tag.scale == 1.0 and tag.offset == 0.0
-        self._is_float = self.place.letter in "fd"
+        self.is_plain = tag.scale == 1.0 and tag.offset == 0.0
+        self.is_float = self.place.letter in "fd"
         letter = "B" if self.place.letter == "?" else self.place.letter
         self._struct = struct.Struct(f">{letter}")
         swapped = tag.byte_order != "ABCD" and self.place.size > 1
-        order = byte_permutation(self.place.size, tag.byte_order) if swapped else ()
-        self._pick = None if order == tuple(range(len(order))) else itemgetter(*order)
+        straight = tuple(range(self.place.size))
+        self.order = byte_permutation(self.place.size, tag.byte_order) if swapped else straight
+        self._pick = None if self.order == straight else itemgetter(*self.order)
 
     def decode(self, image: bytes | bytearray, start: int) -> float:
         """The engineering value whose first byte is `image[start]`."""
@@ -157,7 +151,7 @@ class Cell:
             (raw,) = self._struct.unpack_from(image, start)
         else:
             (raw,) = self._struct.unpack(bytes(self._pick(image[start : start + self.place.size])))
-        return raw if self._is_plain else raw * self.tag.scale + self.tag.offset
+        return raw if self.is_plain else raw * self.tag.scale + self.tag.offset
 
     def encode(self, image: bytearray, start: int, value: float) -> None:
         """Put an engineering value where `image[start]` is its first byte.
@@ -169,9 +163,9 @@ class Cell:
             mask = 1 << self.place.bit
             image[start] = image[start] | mask if value else image[start] & ~mask
             return
-        raw = value if self._is_plain else (value - self.tag.offset) / self.tag.scale
+        raw = value if self.is_plain else (value - self.tag.offset) / self.tag.scale
         try:
-            number = raw if self._is_float else round(raw)
+            number = raw if self.is_float else round(raw)
             if self._pick is None:
                 self._struct.pack_into(image, start, number)
             else:
@@ -183,6 +177,120 @@ class Cell:
                 where=self.tag.name,
                 mend="Mend the range or the scale of the tag",
             ) from error
+
+
+class Block:
+    """Values of several tags, read or stored together: one struct call per run of neighbours.
+
+    A PLC publishes blocks, not tags, and ten values in one call cost little more than one.
+    """
+
+    __slots__ = ("_cells", "_images", "_rank", "_runs", "_scaled", "_sort", "_whole")
+
+    def __init__(self, cells: Sequence[Cell], areas: Mapping[str, bytearray]) -> None:
+        by_place = sorted(range(len(cells)), key=lambda i: _spot(cells[i]))
+        rank = [by_place.index(i) for i in range(len(cells))]
+        self._cells, self._images = tuple(cells), [areas[cell.place.area] for cell in cells]
+        # Values come in the caller's order, runs are in the order of places.
+        in_order = by_place == list(range(len(cells)))
+        self._sort = None if in_order else itemgetter(*by_place)
+        self._rank = None if in_order else itemgetter(*rank)
+        self._whole = [i for i, cell in enumerate(cells) if cell.place.letter not in "fd?"]
+        self._scaled = [
+            (i, cell.tag.scale, cell.tag.offset)
+            for i, cell in enumerate(cells)
+            if not cell.is_plain
+        ]
+        self._runs: list[_Run] = []
+        begin = 0
+        for end in range(1, len(by_place) + 1):
+            if end == len(by_place) or not _adjoin(cells[by_place[end - 1]], cells[by_place[end]]):
+                run = [cells[i] for i in by_place[begin:end]]
+                self._runs.append((begin, end, *_pair(run, areas[run[0].place.area])))
+                begin = end
+
+    def read(self) -> list[float]:
+        """The engineering values, in the order of the tags; to be called with the lock held."""
+        raw: list[float] = []
+        for _, _, unpack, _ in self._runs:
+            raw += unpack()
+        values = raw if self._rank is None else [*self._rank(raw)]
+        for i, scale, offset in self._scaled:
+            values[i] = values[i] * scale + offset
+        return values
+
+    def write(self, values: Sequence[float]) -> None:
+        """Store engineering values, in the order of the tags; to be called with the lock held.
+
+        Raises:
+            ScenarioError: a value does not fit the type of its tag.
+        """
+        try:
+            self._store(self._raw(values) if self._scaled else values)
+        except _UNFIT:
+            self._store_rounded(values)
+
+    def _store_rounded(self, values: Sequence[float]) -> None:
+        """The same where a whole number was given as a float, or a value does not fit."""
+        try:
+            self._store(self._raw(values))
+        except _UNFIT:
+            # One by one, so that the error names the tag.
+            for cell, image, value in zip(self._cells, self._images, values, strict=True):
+                cell.encode(image, cell.place.byte, value)
+            raise
+
+    def _raw(self, values: Sequence[float]) -> list[float]:
+        raw = [*values]
+        for i, scale, offset in self._scaled:
+            raw[i] = (raw[i] - offset) / scale
+        for i in self._whole:
+            raw[i] = round(raw[i])
+        return raw
+
+    def _store(self, raw: Sequence[float]) -> None:
+        placed = raw if self._sort is None else self._sort(raw)
+        for begin, end, _, pack in self._runs:
+            pack(*placed[begin:end])
+
+
+_UNFIT = (struct.error, OverflowError, ValueError)
+_Run = tuple[int, int, Callable[[], Iterable[float]], Callable[..., None]]
+"""Where a run of neighbours begins and ends, and how its raw values are unpacked and packed."""
+
+
+def _spot(cell: Cell) -> tuple[str, int, int]:
+    return cell.place.area, cell.place.byte, cell.place.bit
+
+
+def _adjoin(left: Cell, right: Cell) -> bool:
+    """Whether two values lie side by side; a bit shares its byte and stands alone."""
+    a, b = left.place, right.place
+    return a.area == b.area and a.end == b.byte and "?" not in (a.letter, b.letter)
+
+
+def _pair(
+    run: Sequence[Cell], image: bytearray
+) -> tuple[Callable[[], Iterable[float]], Callable[..., None]]:
+    """How raw values are taken out of a run of neighbours, and put there."""
+    first = run[0].place
+    if first.letter == "?":
+        bit = run[0]
+        return lambda: (bit.decode(image, first.byte),), partial(bit.encode, image, first.byte)
+    layout: Any = struct.Struct(">" + "".join(cell.place.letter for cell in run))
+    order = [cell.place.byte - first.byte + i for cell in run for i in cell.order]
+    if order == list(range(layout.size)):
+        # Bound to their place: they are called without a frame of Python in between.
+        return (
+            partial(layout.unpack_from, image, first.byte),
+            partial(layout.pack_into, image, first.byte),
+        )
+    pick, span = itemgetter(*order), slice(first.byte, first.byte + layout.size)
+
+    def pack(*raw: float) -> None:
+        image[span] = bytes(pick(layout.pack(*raw)))
+
+    return lambda: layout.unpack(bytes(pick(image[span]))), pack
 
 
 class DeviceMemory:
@@ -236,6 +344,10 @@ class DeviceMemory:
         cell = self._cell(tag)
         image, start, encode = self.areas[cell.place.area], cell.place.byte, cell.encode
         return lambda value: encode(image, start, value)
+
+    def block(self, tags: Sequence[str]) -> Block:
+        """Several tags together; one that is always read or stored with the others."""
+        return Block([self._cell(tag) for tag in tags], self.areas)
 
     def _cell(self, tag: str) -> Cell:
         if tag not in self.cells:

@@ -1,64 +1,43 @@
-"""Runs a scenario: the production loop, journal and optimizer against a world in lock-step."""
+"""Runs a scenario: production loop and journal against a world, in whatever tier, and judges it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from controller.advice import Advice
-from controller.app import build_advice, build_application, open_devices
+from controller.app import open_devices
 from controller.cycle.application import Application
-from controller.cycle.record import Record
-from controller.errors import ScenarioError
-from controller.historian.journal import SqliteJournal, open_journal
+from controller.historian.events import EventStore
+from controller.historian.journal import SqliteJournal
 from controller.loop import Loop
-from controller.mpc.instance import Instance
-from controller.mpc.solvers import Answer, Solver, Trajectory
-from controller.optimizer.expression import Expression, compile_expression
-from controller.ports import Clock, Transport
+from controller.optimizer.expression import compile_expression
+from controller.ports import Transport
 from controller.replay import Replayed
-from controller.settings import ModbusRtuDevice, S7Device, Settings, changed
-from controller.signal import Snapshot, WriteOutcome
-from controller.wiring import typed_tags
-from hil.faults import FaultSchedule, FaultyLink
+from controller.settings import Settings, changed
+from hil.control.side import Account, Assignment, control
+from hil.faults.kinds import check_tier
 from hil.follower import Follower
-from hil.history import History, variable_texts
-from hil.kpi import kpis
-from hil.lab import VirtualLab
-from hil.plc_memory import DeviceMemory
-from hil.proxy import FaultProxy
-from hil.scenario import Scenario, Tier
-from hil.servers import ModbusServer, S7Server
-from hil.solver_faults import AnnouncingInbox, SolverFaults, told
-from hil.verdict import Verdict, judge
-from hil.virtual_plc import VirtualPlc
-from hil.virtual_transport import MemoryTransport
-from hil.wire_frames import Driver
-from hil.wire_watch import WireWatch, permits_of
-from hil.world import START_NS, LockstepClock, World, make_plc
+from hil.history import History
+from hil.judge.judgement import check_signals, judged
+from hil.judge.verdict import Verdict
+from hil.kpi.kpis import kpis
+from hil.rig import Rig, build_rig
+from hil.scenario.parts import Scenario, Tier
+from hil.witness import Moment, Progress, Witness
+from hil.world import START_NS, LockstepClock
+
+if TYPE_CHECKING:
+    from hil.control.host import ControlHost
 
 VERDICT_FILE = "verdict.json"
 HISTORY_FILE = "history.npz"
 SCENARIO_FILE = "scenario.yaml"
-
-Progress = Callable[["Moment"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """How a run stands, for progress displays."""
-
-    cycle: int
-    cycles: int
-    phase: str = "run"
-    numbers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,87 +53,34 @@ class Run:
 
 
 @dataclass(slots=True)
-class _Stopwatch:
-    """Times the solvers from outside: the pure part must not know the time."""
+class _Checking:
+    """The replay beside the run; begins with the first cycle, when there is a journal."""
 
-    elapsed_ms: float = 0.0
+    scenario: Scenario
+    directory: Path
+    wanted: bool
+    follower: Follower | None = None
 
-    def around(self, solver: Solver) -> Solver:
-        def timed(instance: Instance, begin: Trajectory) -> Answer:
-            begun = perf_counter()
-            try:
-                return solver(instance, begin)
-            finally:
-                self.elapsed_ms += 1e3 * (perf_counter() - begun)
+    def begin(self) -> None:
+        if self.wanted and self.follower is None:
+            self.follower = Follower(self.directory, self.scenario.solver_faults, START_NS)
 
-        return timed
+    def cancel(self) -> None:
+        if self.follower is not None:
+            self.follower.cancel()
 
-    def take(self) -> float:
-        elapsed, self.elapsed_ms = self.elapsed_ms, 0.0
-        return elapsed
-
-
-@dataclass(slots=True)
-class _Witness:
-    """Writes the true history down after every cycle, and runs the slow layer beside the loop."""
-
-    world: World
-    solver_faults: SolverFaults
-    history: History
-    stopwatch: _Stopwatch
-    advice: Advice | None
-    journal: SqliteJournal
-    progress: Progress | None
-    cycles: int
-    profit: Expression | None = None
-    begun_s: float = field(default_factory=perf_counter)
-    lab: dict[str, dict[str, float]] = field(default_factory=lambda: dict[str, dict[str, float]]())
-
-    def __call__(self, snapshot: Snapshot, record: Record) -> None:
-        plc, scenario = self.world.plc, self.world.scenario
-        numbers = {"time_s": (snapshot.time_ns - START_NS) / 1e9}
-        numbers |= {f"y.{k}": v for k, v in plc.outputs().items()}
-        numbers |= {f"u.{k}": v for k, v in plc.inputs().items()}
-        for mv in scenario.settings.manipulated:
-            numbers[f"sp.{mv.name}"] = plc.setpoint_in_use(mv.setpoint)
-        numbers |= {f"cv.{k}": v for k, v in record.cv_value.items()} or {
-            f"cv.{cv.output}": float("nan") for cv in scenario.settings.controlled
-        }
-        numbers |= {f"wanted.{name}": value for name, value in record.setpoints.items()}
-        now_s = perf_counter()
-        numbers["cycle_ms"], self.begun_s = 1e3 * (now_s - self.begun_s), now_s
-        numbers["solve_ms"] = self.stopwatch.take()
-        texts = {
-            "mode": record.mode,
-            "rung": record.plan.rung if record.plan is not None else "",
-            "faults": "; ".join(self._faults()),
-            **variable_texts(record),
-        }
-        numbers["late_writes"] = sum(w is WriteOutcome.LATE for w in snapshot.writes.values())
-        self.history.append(numbers, texts)
-        for result in snapshot.quality_results:
-            time_s = (result.time_ns - START_NS) / 1e9
-            self.lab[result.result_id] = {**result.values, "time_s": time_s}
-        if self.advice is not None:
-            proposal = self.advice.consider(snapshot, record.mode, record.readings)
-            if proposal is not None:
-                self.journal.events.add_proposal(proposal)
-        if self.progress is not None:
-            self.progress(Moment(len(self.history), self.cycles, numbers=self._numbers(record)))
-
-    def _numbers(self, record: Record) -> str:
-        """The numbers that matter, for a progress display."""
-        parts = [f"{self.history.columns['time_s'][-1] / 3600:.1f} h", f"{record.mode:6}"]
-        if self.profit is not None:
-            row = {**self.world.plc.inputs(), **self.world.plc.outputs()}
-            parts.append(f"profit {self.profit(row):.1f}")
-        parts += [f"{name} {value:.4g}" for name, value in record.move.values.items()]
-        return "  ".join([*parts, "; ".join(self._faults())]).rstrip()
-
-    def _faults(self) -> list[str]:
-        """What is broken now, in words."""
-        world = [f"{fault.type} {fault.target}" for fault in self.world.active_faults]
-        return [*world, *map(str, self.solver_faults.active)]
+    def finish(self, progress: Progress | None) -> Replayed | None:
+        follower, self.follower = self.follower, None
+        if follower is None:
+            return None
+        cycles = self.scenario.cycles
+        if progress is None:
+            return follower.finish()
+        return follower.finish(
+            lambda done: progress(
+                Moment(done.cycles, cycles, "replay", f"{done.identical} identical")
+            )
+        )
 
 
 def run_scenario(
@@ -166,8 +92,13 @@ def run_scenario(
     duration_s: float | None = None,
     check_replay: bool = True,
     progress: Progress | None = None,
+    application: Application | None = None,
 ) -> Run:
     """Run a scenario into `directory`, which must not hold a journal yet, and judge it.
+
+    Args:
+        application: built before for the same settings; used where the controller runs in this
+            process, to save the time.
 
     Raises:
         ScenarioError, SettingsError: the scenario or its application cannot be run.
@@ -179,68 +110,63 @@ def run_scenario(
         seed=scenario.seed if seed is None else seed,
         duration_s=duration_s or scenario.duration_s,
     )
+    check_tier(scenario.faults, scenario.tier)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SCENARIO_FILE).write_text(scenario.text, encoding="utf-8")
-    history = History()
+    begun_s = perf_counter()
     with ExitStack() as stack:
-        memory = _memory(scenario)
-        plc = make_plc(scenario, memory)
-        clock = LockstepClock(lambda time_ns: world.run_until(time_ns))
-        watch = _watch(scenario, plc, clock.time_ns)
-        settings, devices, links = _connect(stack, scenario, memory, watch, clock)
-        labs = tuple(
-            VirtualLab(lab, START_NS, scenario.seed + 10 + i) for i, lab in enumerate(scenario.labs)
+        checking = _Checking(scenario, directory, check_replay)
+        stack.callback(checking.cancel)
+        clock = LockstepClock(lambda time_ns: rig.world.run_until(time_ns))
+        host = _host(stack, scenario)
+        rig = build_rig(stack, scenario, clock, host)
+        check_signals(scenario, rig.plc.outputs(), rig.plc.inputs())
+        witness = _witness(scenario, rig, progress)
+        found: dict[str, float] = {}
+
+        def tell(account: Account) -> None:
+            checking.begin()
+            witness(account)
+
+        if host is None:
+            _run_here(stack, scenario, rig, clock, directory, tell, application)
+        else:
+            found = _run_apart(stack, scenario, rig, host, directory, tell)
+        found |= kpis(
+            scenario,
+            witness.history,
+            rig.plc.statistics,
+            witness.lab,
+            rig.watch.writes,
+            len(rig.watch.violations),
         )
-        world = World(scenario, plc, FaultSchedule(scenario.faults, plc, plc.sensors, links), labs)
-        journal = stack.enter_context(
-            open_journal(
-                directory,
-                start_ns=START_NS,
-                settings_text=settings.text,
-                settings_path=settings.path,
-                overrides=dict(scenario.settings.overrides),
-                seed=scenario.seed,
-            )
-        )
-        faults = SolverFaults(scenario.solver_faults, START_NS, clock)
-        if scenario.solver_faults:
-            body = {"text": told(scenario.solver_faults)}
-            journal.append_event(START_NS, "scenario", body)
-        application = faults.inside(build_application(settings, journal.epoch))
-        follower = Follower(directory, scenario.solver_faults, START_NS) if check_replay else None
-        if follower is not None:
-            stack.enter_context(_cancelled_on_error(follower))
-        world.mail = journal.events
-        stopwatch = _Stopwatch()
-        application = _timed(application, stopwatch)
-        witness = _Witness(
-            world,
-            faults,
-            history,
-            stopwatch,
-            build_advice(settings),
-            journal,
-            progress,
-            scenario.cycles,
-            None if scenario.economics is None else compile_expression(scenario.economics.profit),
-        )
-        inbox = AnnouncingInbox(journal.inbox(), faults)
-        loop = Loop(application, devices, journal, inbox, clock, observers=(witness,))
-        loop.run(scenario.cycles)
-        journal.flush()
-        found = kpis(
-            scenario, history, plc.statistics, witness.lab, watch.writes, len(watch.violations)
-        )
-    replayed = None
-    if follower is not None:
-        replayed = follower.finish(_replay_progress(progress, scenario.cycles))
+        replayed = checking.finish(progress)
+    if replayed is not None:
         found["replayed_cycles"] = float(replayed.cycles)
         found["replay_identical"] = float(replayed.passed)
-    verdict = judge(scenario, scenario.assertions, found, version("loopwright"))
+    found["invariant_violations"] = float(len(witness.invariants.violations))
+    found["wall_s"] = perf_counter() - begun_s
+    return _finished(scenario, directory, rig, witness, found, replayed)
+
+
+def _finished(
+    scenario: Scenario,
+    directory: Path,
+    rig: Rig,
+    witness: Witness,
+    found: dict[str, float],
+    replayed: Replayed | None,
+) -> Run:
+    """The verdict, and everything written down."""
+    history = witness.history
+    verdict = judged(scenario, history, found, version("loopwright"))
     history.save(directory / HISTORY_FILE)
     report: dict[str, Any] = {
         **verdict.plain(),
-        "violations": [str(v) for v in watch.violations],
+        "violations": [
+            *map(str, rig.watch.violations),
+            *map(str, witness.invariants.violations),
+        ],
         "scenario_path": scenario.path.name,
     }
     (directory / VERDICT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
@@ -248,86 +174,109 @@ def run_scenario(
     return Run(verdict, history, directory, replayed, scenario.settings.cycle_s, unit)
 
 
-def _memory(scenario: Scenario) -> dict[str, DeviceMemory]:
-    tags = typed_tags(scenario.settings)
-    return {name: DeviceMemory(name, tags.values()) for name in scenario.settings.devices}
+def _witness(scenario: Scenario, rig: Rig, progress: Progress | None) -> Witness:
+    economics = scenario.economics
+    return Witness(
+        rig.world,
+        scenario,
+        History(),
+        rig.invariants,
+        progress,
+        None if economics is None else compile_expression(economics.profit),
+    )
 
 
-def _watch(scenario: Scenario, plc: VirtualPlc, now_ns: Callable[[], int]) -> WireWatch:
-    drivers: dict[str, Driver] = {
-        device.name: "s7" if isinstance(device, S7Device) else "modbus"
-        for device in scenario.settings.devices.values()
-    }
-    settings = replace(scenario.settings, tags=typed_tags(scenario.settings))
-    return WireWatch(drivers, permits_of(settings), now_ns=now_ns, in_use=plc.setpoint_in_use)
+def _host(stack: ExitStack, scenario: Scenario) -> ControlHost | None:
+    """A process for the controller where it must be one."""
+    if scenario.tier != "realtime" and not scenario.has_host_faults:
+        return None
+    from hil.control.host import ControlHost
+
+    host = ControlHost()
+    stack.callback(host.close)
+    return host
 
 
-def _connect(
+def _assignment(scenario: Scenario, rig: Rig, directory: Path) -> Assignment:
+    settings = scenario.settings
+    return Assignment(
+        directory=directory,
+        settings_text=settings.text,
+        settings_path=settings.path,
+        overrides=dict(settings.overrides),
+        addresses=rig.addresses,
+        seed=scenario.seed,
+        solver_faults=scenario.solver_faults,
+        own_optimizer=scenario.tier == "realtime",
+    )
+
+
+def _run_here(
     stack: ExitStack,
     scenario: Scenario,
-    memory: Mapping[str, DeviceMemory],
-    watch: WireWatch,
-    clock: Clock,
-) -> tuple[Settings, list[Transport], dict[str, FaultyLink]]:
-    """Settings with the addresses to dial, the transports, and what link faults act on.
+    rig: Rig,
+    clock: LockstepClock,
+    directory: Path,
+    tell: Any,
+    application: Application | None,
+) -> None:
+    """The controller in this process, in lock-step with the world."""
+    settings, devices = scenario.settings, rig.transports
+    if rig.addresses:
+        settings = changed(settings, rig.addresses)
+        devices = _dialled(stack, settings, clock, scenario.seed)
 
-    In the wire tier: a server and a proxy per device, dialled by the production drivers.
-    """
-    transports: list[Transport] = []
-    links: dict[str, FaultyLink] = {}
-    if scenario.tier == "virtual":
-        tags = typed_tags(scenario.settings)
-        for name, area in memory.items():
-            own = [tag for tag in tags.values() if tag.device == name]
-            device = MemoryTransport(area, own, clock, watch.check)
-            transports.append(device)
-            links[name] = device
-        return scenario.settings, transports, links
-    addresses: dict[str, object] = {}
-    for number, device in enumerate(scenario.settings.devices.values()):
-        if isinstance(device, ModbusRtuDevice):
-            raise ScenarioError(
-                f"{device.name} is on a serial line, which the wire tier does not serve",
-                where=str(scenario.path),
-                mend="Use a modbus device, or the virtual tier",
-            )
-        area = memory[device.name]
-        driver: Driver = "s7" if isinstance(device, S7Device) else "modbus"
-        server = S7Server(area) if isinstance(device, S7Device) else ModbusServer(area, device.unit)
-        stack.enter_context(server)
-        proxy = FaultProxy(
-            driver,
-            server.port,
-            seed=scenario.seed + 100 + number,
-            on_frame=watch.listener(device.name),
-        )
-        links[device.name] = stack.enter_context(proxy)
-        addresses[f"devices.{device.name}.host"] = "127.0.0.1"
-        addresses[f"devices.{device.name}.port"] = proxy.port
-    settings = changed(scenario.settings, addresses)
-    for transport in open_devices(settings, clock, scenario.seed):
-        stack.callback(transport.close)
-        transports.append(transport)
-    return settings, transports, links
+    def started(_: Loop, journal: SqliteJournal) -> None:
+        rig.world.mail = journal.events
 
-
-def _timed(application: Application, stopwatch: _Stopwatch) -> Application:
-    solvers = tuple((name, stopwatch.around(s)) for name, s in application.ladder.solvers)
-    return replace(application, ladder=replace(application.ladder, solvers=solvers))
-
-
-@contextmanager
-def _cancelled_on_error(follower: Follower) -> Generator[None]:
-    try:
-        yield
-    except BaseException:
-        follower.cancel()
-        raise
-
-
-def _replay_progress(progress: Progress | None, cycles: int) -> Callable[[Replayed], None] | None:
-    if progress is None:
-        return None
-    return lambda done: progress(
-        Moment(done.cycles, cycles, "replay", f"{done.identical} identical")
+    control(
+        _assignment(scenario, rig, directory),
+        settings,
+        devices,
+        clock,
+        tell,
+        application=application,
+        cycles=scenario.cycles,
+        started=started,
     )
+
+
+def _dialled(
+    stack: ExitStack, settings: Settings, clock: LockstepClock, seed: int
+) -> tuple[Transport, ...]:
+    opened = open_devices(settings, clock, seed)
+    for transport in opened:
+        stack.callback(transport.close)
+    return opened
+
+
+def _run_apart(
+    stack: ExitStack,
+    scenario: Scenario,
+    rig: Rig,
+    host: ControlHost,
+    directory: Path,
+    tell: Any,
+) -> dict[str, float]:
+    """The controller in a process of its own; KPIs of that process."""
+    from hil.control.clocks import SharedTime
+    from hil.control.supervisor import Supervisor
+
+    rig.world.mail = stack.enter_context(EventStore(directory))
+    end_ns = START_NS + scenario.cycles * round(scenario.settings.cycle_s * 1e9)
+    supervisor = Supervisor(
+        rig.world,
+        host,
+        _assignment(scenario, rig, directory),
+        tell,
+        rig.invariants.restarted,
+        end_ns,
+    )
+    if scenario.tier == "realtime":
+        supervisor.run_realtime(SharedTime(START_NS, scenario.speed))
+    else:
+        supervisor.run_lockstep()
+    return {
+        "control_starts": float(supervisor.starts),
+        "control_endings": float(len(supervisor.endings)),
+    }

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Protocol, cast
 
-from controller.errors import ScenarioError
+from controller.errors import LoopwrightError, ScenarioError
 from controller.historian.events import EventStore
-from controller.settings.plant_reference import call_factory, find_factory
+from controller.settings.plant_reference import accepted_names, call_factory, find_factory
 from controller.signal import NS_PER_S, Command
-from hil.faults import Fault, FaultSchedule
+from hil.faults.schedule import Fault, FaultSchedule, FaultyPlc, FaultySensors
 from hil.lab import VirtualLab
+from hil.plc.virtual import PlcStatistics, VirtualPlc
 from hil.plc_memory import DeviceMemory
-from hil.scenario import Profile, Scenario
-from hil.virtual_plc import VirtualPlc
-from plant_models.process import Plant
+from hil.scenario.parts import Profile, Scenario
+from plant_models.process import Adjustable, Plant
 
 START_NS = 1_767_225_600 * NS_PER_S
 """Scenario time zero: 2026-01-01T00:00:00Z, so that the same seed gives the same stamps."""
+
+
+class PlcSide(FaultyPlc, Protocol):
+    """The PLCs and the plant behind them, as far as a run needs to know."""
+
+    @property
+    def sensors(self) -> FaultySensors: ...
+
+    @property
+    def statistics(self) -> PlcStatistics: ...
+
+    def scan(self, now_ns: int, dt_s: float) -> None: ...
+
+    def scan_unseen(self, now_ns: int, dt_s: float, scans: int) -> None: ...
+
+    def outputs(self) -> dict[str, float]: ...
+
+    def inputs(self) -> dict[str, float]: ...
+
+    def commanded_inputs(self) -> dict[str, float]: ...
+
+    def set_input(self, name: str, value: float) -> None: ...
+
+    def setpoint_in_use(self, setpoint_tag: str) -> float: ...
 
 
 @dataclass(slots=True)
@@ -27,16 +51,15 @@ class World:
 
     Attributes:
         mail: the durable inbox that lab results and operator commands go to; None drops them.
-        lab_truth: per result id, the true plant outputs when its sample was drawn.
     """
 
     scenario: Scenario
-    plc: VirtualPlc
+    plc: PlcSide
     schedule: FaultSchedule
     labs: tuple[VirtualLab, ...]
     mail: EventStore | None = None
     time_ns: int = START_NS
-    active_faults: tuple[Fault, ...] = ()
+    _begun: list[Fault] = field(default_factory=lambda: list[Fault]())
     _commands_sent: int = 0
     _profile_start: dict[int, float] = field(default_factory=lambda: dict[int, float]())
 
@@ -44,25 +67,61 @@ class World:
     def elapsed_s(self) -> float:
         return (self.time_ns - START_NS) / NS_PER_S
 
+    def take_faults(self) -> tuple[Fault, ...]:
+        """Faults that have been in force since the last call, however short."""
+        active = self.schedule.active
+        over = tuple(fault for fault in self._begun if fault not in active)
+        self._begun.clear()
+        return (*active, *over)
+
     def run_until(self, time_ns: int) -> None:
         """Scan the PLCs up to `time_ns`, with everything that happens on the way."""
         scan_ns = round(self.scenario.scan_s * NS_PER_S)
         self._happen()
         while self.time_ns < time_ns:
             step_ns = min(scan_ns, time_ns - self.time_ns)
-            self.time_ns += step_ns
-            self.plc.scan(self.time_ns, step_ns / NS_PER_S)
+            scans = 1 if step_ns < scan_ns else self._scans_until(time_ns, scan_ns)
+            self.time_ns += scans * step_ns
+            if scans > 1:
+                self.plc.scan_unseen(self.time_ns, step_ns / NS_PER_S, scans)
+            else:
+                self.plc.scan(self.time_ns, step_ns / NS_PER_S)
             self._happen()
+
+    def _scans_until(self, time_ns: int, scan_ns: int) -> int:
+        """How many whole scans fit before `time_ns`, or before something else is to happen.
+
+        The controller sleeps until `time_ns`, so nobody sees what is published in between.
+        """
+        elapsed_s = self.elapsed_s
+        due_s = min(self.schedule.next_s, (time_ns - START_NS) / NS_PER_S)
+        for profile in self.scenario.profiles:
+            if elapsed_s < profile.at_s:
+                due_s = min(due_s, profile.at_s)
+            elif self._share(profile, elapsed_s) < self._last_share(profile):
+                return 1
+        if self._commands_sent < len(self.scenario.commands):
+            due_s = min(due_s, self.scenario.commands[self._commands_sent].at_s)
+        for lab in self.labs:
+            due_s = min(due_s, (lab.due_ns - START_NS) / NS_PER_S)
+        ahead_ns = round((due_s - elapsed_s) * NS_PER_S)
+        return max(1, min(-(-ahead_ns // scan_ns), (time_ns - self.time_ns) // scan_ns))
+
+    def _share(self, profile: Profile, elapsed_s: float) -> float:
+        return 1.0 if profile.over_s <= 0 else (elapsed_s - profile.at_s) / profile.over_s
+
+    def _last_share(self, profile: Profile) -> float:
+        return 1.0 + self.scenario.scan_s / max(profile.over_s, self.scenario.scan_s)
 
     def _happen(self) -> None:
         elapsed_s = self.elapsed_s
-        self.schedule.advance(elapsed_s)
-        self.active_faults = self.schedule.active
+        self._begun += self.schedule.advance(elapsed_s)
         for index, profile in enumerate(self.scenario.profiles):
             self._drive(index, profile, elapsed_s)
-        outputs = self.plc.outputs()
         for lab in self.labs:
-            for result in lab.advance(self.time_ns, outputs):
+            if lab.due_ns > self.time_ns:
+                continue
+            for result in lab.advance(self.time_ns, self.plc.outputs()):
                 if self.mail is not None:
                     self.mail.add_quality_result(result)
         commands = self.scenario.commands
@@ -87,9 +146,11 @@ class World:
     def _drive(self, index: int, profile: Profile, elapsed_s: float) -> None:
         if elapsed_s < profile.at_s:
             return
-        start = self._profile_start.setdefault(index, self.plc.inputs()[profile.input])
-        share = 1.0 if profile.over_s <= 0 else (elapsed_s - profile.at_s) / profile.over_s
-        if share < 1.0 + self.scenario.scan_s / max(profile.over_s, self.scenario.scan_s):
+        if index not in self._profile_start:
+            self._profile_start[index] = self.plc.commanded_inputs()[profile.input]
+        start = self._profile_start[index]
+        share = self._share(profile, elapsed_s)
+        if share < self._last_share(profile):
             self.plc.set_input(profile.input, start + min(share, 1.0) * (profile.to - start))
 
 
@@ -100,6 +161,8 @@ class LockstepClock:
         """`advance` brings the world to a time, ns since epoch."""
         self._advance = advance
         self._now_ns = START_NS
+        self.lateness_ms = 0.0
+        self.offset_ns = 0
 
     def time_ns(self) -> int:
         return self._now_ns
@@ -114,19 +177,45 @@ class LockstepClock:
 
 
 def make_plant(scenario: Scenario) -> Plant:
-    """The plant that the scenario names.
+    """The plant that the scenario names, as unlike its model as the scenario's mismatch says.
 
     Raises:
-        ScenarioError: there is no such factory, or it refuses its arguments.
+        ScenarioError: there is no such factory, it refuses its arguments, or the plant has no
+            such parameter.
     """
+    plant = _made(scenario, scenario.plant_arguments)
+    if not scenario.mismatch:
+        return plant
+    known = plant.parameters if isinstance(plant, Adjustable) else {}
+    for name in scenario.mismatch:
+        if name not in known:
+            raise ScenarioError(
+                f"{scenario.plant_ref} has no parameter {name}",
+                where=f"{scenario.path} plant.mismatch.{name}",
+                mend=f"It has: {', '.join(known) or 'none'}",
+            )
+    # Made anew, so that it is at rest with these parameters.
+    factors = {name: known[name] * factor for name, factor in scenario.mismatch.items()}
+    return _made(scenario, {**scenario.plant_arguments, **factors})
+
+
+def _made(scenario: Scenario, arguments: Mapping[str, Any]) -> Plant:
+    where = f"{scenario.path} plant"
     try:
         factory = find_factory(scenario.plant_ref, scenario.path.parent)
-        plant = call_factory(factory, scenario.plant_ref, scenario.plant_arguments)
-    except Exception as error:
+        if "folder" in accepted_names(factory):
+            # Files that it names lie where the scenario lies.
+            arguments = {"folder": str(scenario.path.parent), **arguments}
+        plant = call_factory(factory, scenario.plant_ref, arguments)
+    except ScenarioError as error:
         raise ScenarioError(
-            f"the plant {scenario.plant_ref} cannot be made: {error}",
-            where=f"{scenario.path} plant",
-            mend="Name package.module:factory or path/file.py:factory and its arguments",
+            error.what, where=f"{where} {error.where}".strip(), mend=error.mend
+        ) from error
+    except LoopwrightError as error:
+        raise ScenarioError(
+            f"the plant {scenario.plant_ref} cannot be made: {error.what}",
+            where=where,
+            mend=error.mend or "Correct its reference or its arguments",
         ) from error
     if not (hasattr(plant, "advance") and hasattr(plant, "reset") and hasattr(plant, "outputs")):
         raise ScenarioError(
@@ -154,4 +243,5 @@ def make_plc(scenario: Scenario, memory: dict[str, DeviceMemory]) -> VirtualPlc:
         watchdog_cycles=settings.guard.watchdog_cycles,
         seed=scenario.seed,
         noise=scenario.noise,
+        x0=scenario.x0,
     )

@@ -12,7 +12,7 @@ from math import exp
 
 import numpy as np
 
-from plant_models.process import Plant, Vector, nominal
+from plant_models.process import Adjustable, Placeable, Plant, Vector, nominal
 from plant_models.variable import Variable
 
 DEMAND = "_demand"
@@ -43,8 +43,9 @@ class ActuatedPlant:
                 )
         self._plant = plant
         self._acting = [i for i, name in enumerate(known) if name in lags_s]
-        self._lag_s = np.array([lags_s[known[i]] for i in self._acting])
-        self._gain = np.array([(gains or {}).get(known[i], 1.0) for i in self._acting])
+        self._lag_s = [lags_s[known[i]] for i in self._acting]
+        self._gain = [(gains or {}).get(known[i], 1.0) for i in self._acting]
+        self._kept_s, self._kept = 0.0, [1.0] * len(self._acting)
         self._inputs = tuple(
             replace(v, name=v.name + DEMAND, description=f"demand of {v.name}")
             if i in self._acting
@@ -53,8 +54,7 @@ class ActuatedPlant:
         )
         self._outputs = (*plant.outputs, *(plant.inputs[i] for i in self._acting))
         self._start = nominal(plant.inputs)
-        self._delivered = self._start[self._acting].copy()
-        self._real = self._start.copy()
+        self._delivered: list[float] = self._start[self._acting].tolist()
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
@@ -71,18 +71,47 @@ class ActuatedPlant:
         demanded[self._acting] /= self._gain
         return demanded
 
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Parameters of the plant behind the actuators; empty where it offers none."""
+        return self._plant.parameters if isinstance(self._plant, Adjustable) else {}
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """Change a parameter of the plant; KeyError where it has no such parameter."""
+        if not isinstance(self._plant, Adjustable):
+            raise KeyError(f"{self} has no parameter {name}: none can be set")
+        self._plant.set_parameter(name, value)
+
+    @property
+    def states(self) -> Mapping[str, float]:
+        """States of the plant behind the actuators; empty where it shows none."""
+        return self._plant.states if isinstance(self._plant, Placeable) else {}
+
+    def place(self, states: Mapping[str, float]) -> Vector:
+        """Move states of the plant, the actuators stay; outputs. See `Placeable`."""
+        if not isinstance(self._plant, Placeable):
+            raise KeyError(f"{self} has no state {', '.join(states)}: none can be placed")
+        return np.concatenate([self._plant.place(states), self._delivered])
+
     def reset(self, seed: int) -> Vector:
         """Initial point; outputs of the plant, then what the actuators deliver."""
         y = self._plant.reset(seed)
-        self._delivered = self._start[self._acting].copy()
+        self._delivered = self._start[self._acting].tolist()
         return np.concatenate([y, self._delivered])
 
     def advance(self, u: Vector, dt_s: float) -> Vector:
         """Hold demands and inputs u (nu,) for dt_s seconds; the lag is exact for a step."""
-        wanted = u[self._acting] * self._gain
-        kept = np.array([exp(-dt_s / lag) for lag in self._lag_s])
-        self._delivered = wanted + (self._delivered - wanted) * kept
-        self._real[:] = u
-        self._real[self._acting] = self._delivered
-        y = self._plant.advance(self._real, dt_s)
-        return np.concatenate([y, self._delivered])
+        if dt_s != self._kept_s:  # scans are of one length, and an exponential takes its time
+            self._kept_s, self._kept = dt_s, [exp(-dt_s / lag) for lag in self._lag_s]
+        # A few valves: plain numbers are done before numpy has begun.
+        real: list[float] = u.tolist()
+        for number, column in enumerate(self._acting):
+            wanted = real[column] * self._gain[number]
+            delivered = wanted + (self._delivered[number] - wanted) * self._kept[number]
+            self._delivered[number] = real[column] = delivered
+        y = self._plant.advance(np.array(real), dt_s)
+        return np.array([*y.tolist(), *self._delivered])
+
+    def __str__(self) -> str:
+        acting = ", ".join(v.name for v in self._outputs[len(self._plant.outputs) :])
+        return f"{self._plant} behind actuators on {acting}"

@@ -7,7 +7,7 @@ would tie the answer to its tolerance and to the length of the call.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil
+from math import ceil, isfinite
 
 import casadi as ca
 import numpy as np
@@ -16,7 +16,9 @@ from plant_models.process import (
     NoSteadyStateError,
     ProcessModel,
     Vector,
+    names,
     nominal,
+    placed,
     rests_at_nominal,
     steady_state,
     symbols,
@@ -47,7 +49,7 @@ def rk4(model: ProcessModel, dt_s: float, substeps: int = 1) -> ca.Function:
 
 
 class ModelPlant:
-    """A plant whose inside is a process model; it satisfies `plant_models.process.Plant`.
+    """A plant whose inside is a process model: a `Plant` that is `Adjustable` and `Placeable`.
 
     Inputs are the model's manipulated inputs followed by its measured disturbances, outputs are
     the model's outputs; a shell that wants noise or unmeasured upsets adds them itself.
@@ -93,10 +95,12 @@ class ModelPlant:
     def _bind(self) -> None:
         """Tie CasADi to our arrays once: a call through the buffer costs 1 µs instead of 25."""
         self._x, self._x_next = self._x0.copy(), np.empty_like(self._x0)
-        self._u, self._d = self._u_nominal.copy(), self._d_nominal.copy()
+        # One array, so that a step copies its inputs at once.
+        self._held = np.concatenate([self._u_nominal, self._d_nominal])
+        self._u, self._d = np.split(self._held, [len(self._u_nominal)])
         self._p = self.model.p_nominal
         self._y = np.empty(len(self.model.y))
-        self._h = np.empty(1)
+        self._h, self._dt_s, self._substeps = np.zeros(1), 0.0, 0
         arguments = (self._x, self._u, self._d, self._p, self._h)
         # Of the sample under way: how long it has lasted, and the inputs integrated over it.
         self._elapsed_s, self._gathered = 0.0, np.zeros(len(self._u) + len(self._d))
@@ -120,6 +124,31 @@ class ModelPlant:
         """The true state (nx,), which only a simulated plant can show; a copy."""
         return self._x.copy()
 
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Present parameter values by name; a reset leaves them as they are."""
+        return dict(zip(names(self.model.p), self._p.tolist(), strict=True))
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """Change one parameter from now on; KeyError where the model has no such parameter."""
+        known = names(self.model.p)
+        if name not in known:
+            raise KeyError(
+                f"plant {self.model.name} has no parameter {name}: {', '.join(known) or 'none'}"
+            )
+        self._p[known.index(name)] = value
+
+    @property
+    def states(self) -> Mapping[str, float]:
+        """The true state by name."""
+        return dict(zip(names(self.model.x), self._x.tolist(), strict=True))
+
+    def place(self, states: Mapping[str, float]) -> Vector:
+        """Move these states there, the others stay; outputs (ny,). See `Placeable`."""
+        self._x[:] = placed(self._x, names(self.model.x), states, f"plant {self.model.name}")
+        self._measure()
+        return self._y.copy()
+
     def reset(self, seed: int) -> Vector:
         """Return to the initial state; outputs (ny,). The model is free of chance: no seed used."""
         self._x[:] = self._x0
@@ -136,19 +165,19 @@ class ModelPlant:
             ValueError: u has the wrong length or dt_s is negative.
             ArithmeticError: the state left the finite numbers.
         """
-        nu = len(self._u)
-        if len(u) != nu + len(self._d) or dt_s < 0.0:
+        if len(u) != len(self._held) or dt_s < 0.0:
             raise ValueError(
-                f"plant {self.model.name} takes {nu + len(self._d)} inputs and a time that does "
+                f"plant {self.model.name} takes {len(self._held)} inputs and a time that does "
                 f"not run backwards, got {len(u)} and {dt_s} s"
             )
         if self.model.dt_s > 0.0:
             self._sample(np.asarray(u, dtype=np.float64), dt_s)
-        self._u[:], self._d[:] = u[:nu], u[nu:]
+        self._held[:] = u
         if self.model.dt_s == 0.0:
             self._integrate(dt_s)
         self._measure()
-        if not np.isfinite(self._x).all():
+        # A sum is finite only if every term is; numpy takes longer to begin looking.
+        if not isfinite(sum(self._x.tolist())):
             raise ArithmeticError(
                 f"plant {self.model.name} left the finite numbers at inputs {u}: "
                 f"are the inputs inside their range, is dt_max_s = {self._dt_max_s} s short enough?"
@@ -156,10 +185,12 @@ class ModelPlant:
         return self._y.copy()
 
     def _integrate(self, dt_s: float) -> None:
-        # The margin keeps 30 s / 0.1 s at 300 steps, whatever the last bit of the quotient says.
-        substeps = ceil(dt_s / self._dt_max_s - 1e-9)
-        self._h[0] = dt_s / max(substeps, 1)
-        for _ in range(substeps):
+        if dt_s != self._dt_s:
+            # The margin keeps 30 s / 0.1 s at 300 steps, whatever the last bit of the quotient
+            # says.
+            self._dt_s, self._substeps = dt_s, ceil(dt_s / self._dt_max_s - 1e-9)
+            self._h[0] = dt_s / max(self._substeps, 1)
+        for _ in range(self._substeps):
             self._step()
             self._x[:] = self._x_next
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import casadi as ca
 import numpy as np
@@ -137,6 +137,54 @@ class Plant(Protocol):
     def advance(self, u: Vector, dt_s: float) -> Vector:
         """Hold inputs u (nu,) for dt_s seconds; outputs y (ny,) at the end."""
         ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A plant whose parameters can change while it runs: drift, fouling, a new catalyst."""
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        """Present values by name, each in its unit."""
+        ...
+
+    def set_parameter(self, name: str, value: float) -> None:
+        """Change one parameter from now on; raises KeyError where there is no such parameter."""
+        ...
+
+
+@runtime_checkable
+class Placeable(Protocol):
+    """A plant whose states can be put somewhere: another initial point than its own."""
+
+    @property
+    def states(self) -> Mapping[str, float]:
+        """Present values by name, each in its unit."""
+        ...
+
+    def place(self, states: Mapping[str, float]) -> Vector:
+        """Move these states there, the others stay; outputs y (ny,).
+
+        Raises KeyError where there is no such state, ValueError where a value is not finite.
+        """
+        ...
+
+
+def placed(x: Vector, known: Sequence[str], states: Mapping[str, float], plant: str) -> Vector:
+    """x (nx,), whose entries are called `known`, with some of them moved; `plant` for messages.
+
+    Raises:
+        KeyError: no state has that name.
+        ValueError: a value is not finite.
+    """
+    moved = x.copy()
+    for name, value in states.items():
+        if name not in known:
+            raise KeyError(f"{plant} has no state {name}: {', '.join(known)}")
+        if not np.isfinite(value):
+            raise ValueError(f"{plant}: the state {name} cannot be placed at {value}")
+        moved[known.index(name)] = value
+    return moved
 
 
 def steady_state(

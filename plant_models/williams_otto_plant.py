@@ -15,7 +15,7 @@ from functools import cache
 import casadi as ca
 import numpy as np
 
-from plant_models.process import NoSteadyStateError, ProcessModel, Vector, names, nominal
+from plant_models.process import NoSteadyStateError, ProcessModel, Vector, names, nominal, placed
 from plant_models.variable import Variable
 
 HOLD_UP_KG = 2105.0
@@ -182,6 +182,16 @@ class ReactorPlant:
             raise KeyError(f"the Williams–Otto plant has no parameter {name}: {', '.join(known)}")
         self._p[known.index(name)] = value
 
+    @property
+    def states(self) -> Mapping[str, float]:
+        """The true state by name."""
+        return dict(zip(names(plant_model().x), self._x.tolist(), strict=True))
+
+    def place(self, states: Mapping[str, float]) -> Vector:
+        """Move these states there, the others stay; outputs (10,). See `Placeable`."""
+        self._x[:] = placed(self._x, names(plant_model().x), states, "the Williams–Otto plant")
+        return self._measure(float(self._initial_inputs[2]))
+
     def reset(self, seed: int) -> Vector:
         """Back to the initial steady state; the seed is unused, nothing here is random."""
         del seed
@@ -199,6 +209,9 @@ class ReactorPlant:
             self._evaluate()
             self._x[:] = self._next
         return self._measure(float(self._d[0]))
+
+    def __str__(self) -> str:
+        return f"plant of {plant_model()}"
 
     def _measure(self, f_a: float) -> Vector:
         x = self._x

@@ -12,7 +12,7 @@ import casadi as ca
 
 from plant_models.actuator import ActuatedPlant
 from plant_models.integrate import ModelPlant
-from plant_models.process import ProcessModel, symbols
+from plant_models.process import ProcessModel, nominal, symbols
 from plant_models.transfer_function import FOPDT, transfer_matrix
 from plant_models.variable import Variable
 
@@ -31,6 +31,10 @@ DISTURBANCES = (Variable("F", "lb/min", 1.0, 4.0, 2.45, "feed flow"),)
 OUTPUTS = (
     Variable("XD", "percent", 80.0, 100.0, 96.25, "methanol in the distillate"),
     Variable("XB", "percent", 0.0, 20.0, 0.5, "methanol in the bottoms"),
+)
+GAINS = (
+    Variable("reflux_gain", "1", 0.0, 3.0, 1.0, "multiplies the effects of R"),
+    Variable("steam_gain", "1", 0.0, 3.0, 1.0, "multiplies the effects of S"),
 )
 CELLS = {
     ("XD", "R"): FOPDT(12.8, 16.7 * MINUTE_S, 1.0 * MINUTE_S),
@@ -59,16 +63,18 @@ def plant(dt_s: float = 6.0, reflux_gain: float = 1.0, steam_gain: float = 1.0) 
     """The column as a plant at its published operating point, moving every dt_s seconds; its
     outputs are XD, XB and the feed flow F.
 
-    `reflux_gain` and `steam_gain` multiply the effects of R and S: a column unlike its model.
+    `reflux_gain` and `steam_gain` multiply the effects of R and S: a column unlike its model. They
+    are parameters of the plant, so they may drift.
     """
-    factors = {"R": reflux_gain, "S": steam_gain, "F": 1.0}
-    cells = {key: replace(cell, gain=cell.gain * factors[key[1]]) for key, cell in CELLS.items()}
-    column = transfer_matrix(
-        "Wood-Berry column", INPUTS, DISTURBANCES, OUTPUTS, cells, dt_s, SOURCE
-    )
-    x, u, d, p = symbols(column)
-    h = ca.Function("h", [x, u, d, p], [ca.vertcat(column.h(x, u, d, p), d)])
-    return ModelPlant(replace(column, y=(*OUTPUTS, *DISTURBANCES), h=h))
+    column = model(dt_s)
+    x, u, d, none = symbols(column)
+    gains = column.symbol.sym("gains", len(GAINS))
+    rest = ca.DM(nominal(INPUTS))
+    felt = rest + gains * (u - rest)
+    f = ca.Function("f", [x, u, d, gains], [column.f(x, felt, d, none)])
+    h = ca.Function("h", [x, u, d, gains], [ca.vertcat(column.h(x, felt, d, none), d)])
+    unlike = replace(column, y=(*OUTPUTS, *DISTURBANCES), p=GAINS, f=f, h=h)
+    return ModelPlant(unlike, parameters={"reflux_gain": reflux_gain, "steam_gain": steam_gain})
 
 
 def actuated_plant(**arguments: float) -> ActuatedPlant:

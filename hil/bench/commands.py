@@ -21,6 +21,7 @@ from hil.bench.worker import SINGLE_THREADED, Order
 
 CYCLES = 2000
 STEPS_LEAST = 10
+CYCLES_LEAST = 50
 
 
 def _count(least: int) -> Any:
@@ -64,6 +65,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rungs", action="store_true", help="also every solver of the ladder on its own"
     )
+    parser.add_argument(
+        "--hil",
+        action="store_true",
+        help="instead: cycles per second of the harness, virtual and wire tier, --cycles a run",
+    )
     parser.add_argument("--plot", type=Path, help="draw the result: a .png, .svg or .pdf file")
     json_flag(parser)
 
@@ -79,6 +85,12 @@ def _execute(arguments: argparse.Namespace) -> int:
             where=f"--peer {arguments.peer}",
             mend="Install it with: pip install 'loopwright[bench]'",
         )
+    if arguments.hil:
+        if arguments.plot is not None:
+            raise ScenarioError(
+                "there is no picture of the harness", where="--plot", mend="Take --json instead"
+            )
+        return _tell(measure(harness_order(arguments.cycles)), as_json=arguments.json)
     order = Order(
         cases=arguments.cases,
         steps=arguments.steps,
@@ -90,7 +102,26 @@ def _execute(arguments: argparse.Namespace) -> int:
     found = measure(order)
     if arguments.plot is not None:
         draw(found, arguments.plot)
-    if arguments.json:
+    return _tell(found, as_json=arguments.json)
+
+
+def harness_order(cycles: int) -> Order:
+    """The harness and nothing else.
+
+    Raises:
+        ScenarioError: too few cycles to be measured.
+    """
+    if cycles < CYCLES_LEAST:
+        raise ScenarioError(
+            f"{cycles} cycles are too few to measure a rate",
+            where="--cycles",
+            mend=f"Take {CYCLES_LEAST} or more",
+        )
+    return Order((), None, False, 0, False, harness=cycles)
+
+
+def _tell(found: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
         print_json(found)
     else:
         results().print(tables(found))

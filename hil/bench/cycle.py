@@ -21,11 +21,11 @@ from controller.ports import Messages
 from controller.signal import Command, CommandKind, QualityResult, Snapshot
 from controller.wiring import typed_tags
 from hil.bench.measure import WARM_UP, Times, times_of
-from hil.faults import FaultSchedule
+from hil.faults.schedule import FaultSchedule
+from hil.link.virtual_transport import MemoryTransport
 from hil.plc_memory import DeviceMemory
 from hil.resources import shipped
 from hil.scenario import ScheduledCommand, load_scenario
-from hil.virtual_transport import MemoryTransport
 from hil.world import START_NS, LockstepClock, World, make_plc
 
 SCENARIO = "scenarios/cstr-setpoint.yaml"

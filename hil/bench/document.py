@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hil.bench.cycle import CycleResult
 from hil.bench.growth import Growth
+from hil.bench.harness import HarnessRate
 from hil.bench.measure import WARM_UP, CaseResult, SideResult, geometric_mean
 from hil.bench.rungs import RungTimes
 
@@ -25,6 +26,7 @@ def document(
     growths: Sequence[Growth],
     rungs: Sequence[RungTimes],
     core: int | None,
+    harness: Sequence[HarnessRate] = (),
 ) -> dict[str, Any]:
     """Everything that was measured, in plain numbers."""
     ratios = [ratio for case in cases if (ratio := case.ratio) is not None]
@@ -34,6 +36,10 @@ def document(
         "cycle": None if cycle is None else _cycle(cycle),
         "growth": [asdict(growth) | {"exponent": growth.exponent} for growth in growths],
         "rungs": [asdict(times) for times in rungs],
+        "harness": [
+            asdict(rate) | {"cycles_per_s": rate.median, "rates": list(rate.rates)}
+            for rate in harness
+        ],
         "machine": {
             "processor": _processor(),
             "core": core,
@@ -117,6 +123,8 @@ def tables(found: Document) -> Group:
     parts += [_growth_table(growth) for growth in found["growth"]]
     if found["rungs"]:
         parts.append(_rung_table(found["rungs"]))
+    if found["harness"]:
+        parts += [_harness_table(found["harness"]), _part_table(found["harness"])]
     return Group(*parts)
 
 
@@ -162,6 +170,32 @@ def _cycle_table(cycle: Document) -> Table:
         *(f"{_ms(cycle[key])} ms" for key in ("median_ms", "p99_ms", "max_ms")),
         *(f"{cycle[key]:.1f} MB" for key in ("rss_start_mb", "rss_end_mb")),
     )
+    return table
+
+
+def _harness_table(rates: Sequence[Document]) -> Table:
+    table = Table(title="CSTR in the harness: loop, journal, wire watch, invariants")
+    for number, column in enumerate(("tier", "processes", "cycles", "cycles/s", "of repeats")):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for rate in rates:
+        table.add_row(
+            rate["tier"],
+            str(rate["processes"]),
+            str(rate["cycles"]),
+            f"{rate['cycles_per_s']:.0f}",
+            " ".join(f"{each:.0f}" for each in rate["rates"]),
+        )
+    return table
+
+
+def _part_table(rates: Sequence[Document]) -> Table:
+    taken = [rate for rate in rates if rate["parts_ms"]]
+    table = Table(title="Where the time of a cycle goes, median ms")
+    table.add_column("tier")
+    for part in taken[0]["parts_ms"]:
+        table.add_column(part, justify="right")
+    for rate in taken:
+        table.add_row(rate["tier"], *(_ms(each) for each in rate["parts_ms"].values()))
     return table
 
 

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import casadi as ca
 import numpy as np
+from msgspec import structs
 
 from controller.app import fast_rungs
 from controller.estimation.augmented import augment
@@ -165,7 +166,7 @@ class LadderSide:
         return self._built_s
 
     def move(self, x: Vector, u_before: Vector) -> Vector:
-        here = replace(self._situation, x=x, u_now=u_before)
+        here = structs.replace(self._situation, x=x, u_now=u_before)
         self._state, plan = self._ladder(self._state, here, self._target)
         self._solved = Solved(plan.rung, plan.rung == self._best, plan.cost)
         self.refused = plan.refused

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
 import numpy as np
+from msgspec import structs
 
 from controller.mpc.instance import Instance
 from controller.mpc.ladder import PlannerState
@@ -45,7 +46,7 @@ def measure_rungs(
     spied = replace(ladder, solvers=((name, recording), *ladder.solvers[1:]))
     plant, state, u = BenchPlant(case, case.seed), PlannerState(), case.u0
     for _ in range(STEPS + 1):
-        here = replace(situation(case, plant.x, u), u_now=u)
+        here = structs.replace(situation(case, plant.x, u), u_now=u)
         state, plan = spied(state, here, target(case))
         u = plan.moves[0]
         plant.advance(u)

@@ -21,6 +21,7 @@ from hil.bench.cases import CASES
 from hil.bench.cycle import CycleResult, measure_cycle
 from hil.bench.document import document
 from hil.bench.growth import HORIZONS, STATES, Growth, measure_growth
+from hil.bench.harness import HarnessRate, measure_harness
 from hil.bench.ladder_side import LadderSide
 from hil.bench.measure import CaseResult, pin_to_one_core, run_case
 from hil.bench.reference import ConvergedSide
@@ -40,6 +41,7 @@ class Order:
         cases: names of `CASES`; steps: of each closed loop, None for the case's own number.
         peer: beside do-mpc; cycles: of the whole cycle, 0 to leave it out; growth: over sizes;
             rungs: every solver of the ladder on its own.
+        harness: cycles of each run of the harness; 0: leave it out. It takes all cores.
     """
 
     cases: tuple[str, ...]
@@ -48,17 +50,19 @@ class Order:
     cycles: int
     growth: bool
     rungs: bool = False
+    harness: int = 0
 
 
 def run(order: Order) -> dict[str, object]:
     """Measure what was ordered; the document."""
-    core = pin_to_one_core()
+    core = None if order.harness else pin_to_one_core()
     with progress_bar() as bar:
         cases = [_case(bar, CASES[name](), order) for name in order.cases]
         growths = _growths(bar) if order.growth else []
         rungs = _rungs(bar, order.cases) if order.rungs else []
         cycle = _cycle(bar, order.cycles) if order.cycles else None
-    return document(cases, cycle, growths, rungs, core)
+        harness = _harness(bar, order.harness) if order.harness else []
+    return document(cases, cycle, growths, rungs, core, harness)
 
 
 def _case(bar: Progress, case: BenchCase, order: Order) -> CaseResult:
@@ -100,6 +104,15 @@ def _cycle(bar: Progress, cycles: int) -> CycleResult:
     show = _shown(bar, "whole cycle")
     show(0, cycles, "building")
     return measure_cycle(cycles, show)
+
+
+def _harness(bar: Progress, cycles: int) -> list[HarnessRate]:
+    def told(label: str) -> Callable[[int, int, str], None]:
+        show = _shown(bar, label)
+        show(0, 1, "building")
+        return show
+
+    return measure_harness(cycles, told)
 
 
 class _shown:

@@ -6,9 +6,9 @@ import numpy as np
 
 from controller.settings.application import Handshake
 from controller.signal import NS_PER_S, Tag
-from hil.pid import PidTuning
+from hil.plc.pid import PidTuning
+from hil.plc.virtual import PERMIT, REMOTE, SlaveLoop, VirtualPlc
 from hil.plc_memory import DeviceMemory
-from hil.virtual_plc import PERMIT, REMOTE, SlaveLoop, VirtualPlc
 from plant_models.process import Plant, Vector
 from plant_models.variable import Variable
 

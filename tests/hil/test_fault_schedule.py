@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 from plc_bench import DEVICE, Bench
 
 from controller.errors import ScenarioError
-from hil.faults import Fault, FaultSchedule
-from hil.virtual_plc import PERMIT, REMOTE
+from hil.faults.schedule import Fault, FaultSchedule
+from hil.plc.virtual import PERMIT, REMOTE
 
 
 def _faulty(*faults: Fault) -> tuple[Bench, FaultSchedule]:
@@ -107,8 +108,8 @@ class _Cable:
     def __init__(self) -> None:
         self.story: list[str] = []
 
-    def begin(self, fault: str, *, delay_ms: float = 0.0, jitter_ms: float = 0.0) -> None:
-        self.story.append(f"begin {fault} {delay_ms:g} {jitter_ms:g}")
+    def begin(self, fault: str, args: Mapping[str, float]) -> None:
+        self.story.append(" ".join(["begin", fault, *(f"{value:g}" for value in args.values())]))
 
     def end(self, fault: str) -> None:
         self.story.append(f"end {fault}")
@@ -131,12 +132,12 @@ def test_network_faults_reach_their_link_in_order() -> None:
     begun = [fault.type for second in range(10, 40) for fault in schedule.advance(second)]
     assert begun == ["cable_cut", "reset", "delay", "refuse"]
     assert cable.story == [
-        "begin cable_cut 0 0",
-        "begin reset 0 0",
+        "begin cable_cut",
+        "begin reset",
         "end reset",
         "end cable_cut",
         "begin delay 50 5",
-        "begin refuse 0 0",
+        "begin refuse",
         "end delay",
     ]
     assert [fault.type for fault in schedule.active] == ["refuse"]

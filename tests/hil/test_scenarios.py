@@ -13,12 +13,17 @@ from hil.scenario import load_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "config" / "scenarios"
 SMOKE = (
+    "cstr-golden",
     "cstr-setpoint",
     "dropped-mv",
     "every-rung",
     "infeasible",
+    "laboratory",
+    "links",
     "lost-analyser",
     "reactor-faults",
+    "upsets",
+    "valves",
 )
 
 

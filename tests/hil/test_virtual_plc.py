@@ -13,9 +13,9 @@ from plc_bench import ADDRESSES, DEVICE, HANDSHAKE, LOOP, Bench
 from controller.errors import ScenarioError
 from controller.settings.application import Handshake
 from controller.signal import NS_PER_S, Tag
-from hil.pid import PidTuning
+from hil.plc.pid import PidTuning
+from hil.plc.virtual import AT_HIGH, PERMIT, REMOTE, SlaveLoop, VirtualPlc
 from hil.plc_memory import DeviceMemory
-from hil.virtual_plc import AT_HIGH, PERMIT, REMOTE, SlaveLoop, VirtualPlc
 from plant_models.williams_otto import plant as williams_otto
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import casadi as ca
 import numpy as np
+from msgspec import structs
 
 from controller.cycle.application import (
     Application,
@@ -126,7 +127,7 @@ def situation(**changes: object) -> Situation:
         blocked_down=np.zeros(2),
         resting=np.full(2, np.nan),
     )
-    return replace(rest, **changes)  # type: ignore[arg-type]
+    return structs.replace(rest, **changes)  # type: ignore[arg-type]
 
 
 def tag(name: str, **more: object) -> Tag:

@@ -96,6 +96,7 @@ def test_every_kind_tells_outputs_and_innovations(kind: EstimatorKind) -> None:
     assert y == pytest.approx(c @ z)
     assert variance == pytest.approx(np.diag(c @ p @ c.T))
     found = made.innovation(newest, probe)
+    assert made.surprise(newest, probe).tolist() == found.value.tolist()
     assert found.value == pytest.approx([1.0, 0.0], abs=1e-9)
     s = c[:2] @ newest.prior.covariance @ c[:2].T + 0.09 * np.eye(2)
     assert found.covariance == pytest.approx(s)

@@ -9,6 +9,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller.mpc import collocation as module
 from controller.mpc.instance import Instance, Instances
@@ -38,7 +39,7 @@ def solver(stage: Stage, name: str) -> Solver:
 
 
 def posed(stage: Stage, **changes: object) -> tuple[Instance, Trajectory]:
-    situation = replace(resting(stage), **changes)  # type: ignore[arg-type]
+    situation = structs.replace(resting(stage), **changes)  # type: ignore[arg-type]
     target = target_calculation(stage.augmented, stage.mvs, stage.cvs)(situation)
     instance = Instances(stage)(situation, target)
     n = stage.horizon.intervals
@@ -132,7 +133,7 @@ def test_wrong_stage_values_in_a_warm_start_are_seen_and_mended() -> None:
     instance, begin = posed(stage)
     right = rung(stage)(instance, begin)
     assert right.trajectory.inner is not None
-    wrong = replace(right.trajectory, inner=right.trajectory.inner + 0.01)
+    wrong = structs.replace(right.trajectory, inner=right.trajectory.inner + 0.01)
     assert "not converged" in rung(stage, 1)(instance, wrong).certificate.fault
     mended = rung(stage)(instance, wrong)
     assert mended.certificate.fault == ""
@@ -146,7 +147,7 @@ def test_a_warm_start_with_its_stage_values_is_solved_at_once() -> None:
     assert right.iterations > 2
     assert rung(stage)(instance, right.trajectory).iterations == 1
     # Without them they lie on straight lines, which is not far away.
-    without = replace(right.trajectory, inner=None)
+    without = structs.replace(right.trajectory, inner=None)
     assert 1 < rung(stage)(instance, without).iterations <= right.iterations
 
 
@@ -154,7 +155,7 @@ def test_what_a_warm_start_says_of_an_mv_that_dropped_out_does_not_count() -> No
     stage = jacketed()
     instance, begin = posed(stage, **JACKETED["an MV dropped out"])
     right = rung(stage)(instance, begin)
-    moved = replace(begin, v=begin.v + np.array([0.0, 0.05]))
+    moved = structs.replace(begin, v=begin.v + np.array([0.0, 0.05]))
     answer = rung(stage)(instance, moved)
     assert answer.certificate.fault == ""
     assert answer.moves == pytest.approx(right.moves, rel=1e-5)
@@ -189,7 +190,7 @@ def test_strange_numbers_are_refused(number: float) -> None:
         instance, begin = posed(stage)
         assert stage.collocation is not None
         inner = np.full((stage.horizon.intervals, stage.collocation.size), number)
-        assert rung(stage, 1)(instance, replace(begin, inner=inner)).certificate.fault
+        assert rung(stage, 1)(instance, structs.replace(begin, inner=inner)).certificate.fault
 
 
 @pytest.mark.parametrize("slope", ["the pole", "infinite"])

@@ -11,8 +11,8 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from controller.errors import ScenarioError
-from hil.junit import TimedVerdict, write_junit
-from hil.verdict import Check, Outcome, Verdict
+from hil.judge.junit import TimedVerdict, write_junit
+from hil.judge.verdict import Check, Outcome, Verdict
 
 # Children of a test case in the order of the widely used Jenkins schema.
 CASE_ORDER = ("properties", "skipped", "failure", "system-out")

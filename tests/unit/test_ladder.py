@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 import controller.mpc.solvers as solvers_module
 from controller.mpc.instance import Instance, Instances
@@ -110,7 +111,7 @@ def outside(instance: Instance, guess: Trajectory) -> Answer:
     """Certified by mistake, and beyond the limits of an MV."""
     answer = GOOD["ipopt"](instance, guess)
     good = Certificate(0.0, 0.0, 0.0, "")
-    return replace(answer, moves=answer.moves + 500.0, certificate=good)
+    return structs.replace(answer, moves=answer.moves + 500.0, certificate=good)
 
 
 def test_every_rung_in_order_with_its_reason() -> None:
@@ -210,7 +211,7 @@ def test_what_is_not_plausible_is_not_solved_for(
         return GOOD["sqp"](instance, guess)
 
     here = situation()
-    lost = replace(here, **change)
+    lost = structs.replace(here, **change)
     _, plan = ladder(("sqp", ask))(PlannerState(), lost, target()(here))
     assert plan.rung == "hold"
     assert plan.refused == (f"solvers: {reason}",)
@@ -305,7 +306,7 @@ def test_a_regulator_that_leads_away_is_refused() -> None:
 
 def test_without_a_target_there_is_nothing_to_regulate_to() -> None:
     here = situation()
-    lost = replace(target()(here), solved=False)
+    lost = structs.replace(target()(here), solved=False)
     _, plan = regulated()(PlannerState(), here, lost)
     assert plan.rung == "hold"
     assert plan.refused == ()

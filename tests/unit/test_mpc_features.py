@@ -9,6 +9,7 @@ from dataclasses import replace
 import casadi as ca
 import numpy as np
 import pytest
+from msgspec import structs
 from scipy.linalg import solve_discrete_are
 
 from controller.cycle.limits import ramp
@@ -136,24 +137,24 @@ def test_without_ramps_nothing_is_remembered() -> None:
 
 def test_a_limit_that_the_target_gave_up_is_not_fought_for() -> None:
     here = situation(cv_high=np.array([52.0, 45.0]), setpoint=np.full(2, np.nan))
-    to = replace(
+    to = structs.replace(
         target()(here), y=np.array([53.0, 40.0, 46.5]), slack=np.array([1.0, 0.0]), solved=True
     )
     made = Instances(stage())(here, to)
     assert made.z_high[:, 0] * 10.0 == pytest.approx(np.full(N, 53.0))
     assert made.z_high[:, 1] * 10.0 == pytest.approx(np.full(N, 45.0))
-    kept = Instances(stage())(here, replace(to, solved=False))
+    kept = Instances(stage())(here, structs.replace(to, solved=False))
     assert kept.z_high[:, 0] * 10.0 == pytest.approx(np.full(N, 52.0))
 
 
 def test_a_forecast_is_acted_on_before_it_comes_true() -> None:
     here, problem = situation(setpoint=np.array([50.0, 35.0])), stage()
     forecast = np.where(np.arange(N) < 6, 1.0, 1.5)[:, None]
-    calm, warned = plan(problem, here), plan(problem, replace(here, forecast=forecast))
+    calm, warned = plan(problem, here), plan(problem, structs.replace(here, forecast=forecast))
     assert np.max(np.abs(calm.moves - 50.0)) < 1e-6
     assert np.max(np.abs(warned.moves[5] - 50.0)) > 0.01
     assert np.max(np.abs(warned.moves[6:] - 50.0)) > 1.0
-    without = replace(here, forecast=np.ones((N, 1)))
+    without = structs.replace(here, forecast=np.ones((N, 1)))
     assert plan(problem, without).moves == pytest.approx(calm.moves)
 
 
@@ -177,7 +178,7 @@ def test_economics_move_the_plan_where_they_pay() -> None:
     )
     dear = ca.Function("dear", [x, u, d, y], [0.02 * u[0]])
     here = situation(setpoint=np.full(2, np.nan))
-    to = replace(target()(here), u=np.array([50.0, 50.0]))
+    to = structs.replace(target()(here), u=np.array([50.0, 50.0]))
     free, costly = stage(), stage(economic=dear)
     still, saving = plan(free, here, to), plan(costly, here, to)
     assert np.max(np.abs(still.moves - 50.0)) < 1e-6

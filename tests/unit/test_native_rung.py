@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller.estimation.augmented import augment
 from controller.mpc.condensed import CondensedQp
@@ -70,7 +70,7 @@ def wish(stage: Stage) -> Any:
 
 
 def at_rest(stage: Stage, **changes: object) -> Situation:
-    return replace(resting(stage), **changes)  # type: ignore[arg-type]
+    return structs.replace(resting(stage), **changes)  # type: ignore[arg-type]
 
 
 def posed(stage: Stage, terminal: Any = None, **changes: object) -> tuple[Instance, Trajectory]:

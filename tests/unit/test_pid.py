@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.pid import Action, Pid, PidTuning, SlaveSetpoint
+from hil.plc.pid import Action, Pid, PidTuning, SlaveSetpoint
 
 
 def _settle(pid: Pid, setpoint: float, gain: float, seconds: int, pv: float = 20.0) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
@@ -131,7 +130,7 @@ def test_the_digest_leaves_out_the_timing_and_nothing_else() -> None:
     assert late["digest"] == record.digest == replace(record).digest
     assert replace(record, reason="another").digest != record.digest
     assert record.plan is not None
-    moved = dataclasses.replace(record.plan, moves=np.nextafter(record.plan.moves, np.inf))
+    moved = replace(record.plan, moves=np.nextafter(record.plan.moves, np.inf))
     assert replace(record, plan=moved).digest != record.digest
 
 

@@ -20,9 +20,9 @@ from hypothesis.extra.numpy import arrays
 from controller.errors import JournalError, ReplayError, ScenarioError
 from controller.historian.events import EventStore
 from controller.historian.journal import open_journal
-from hil.faults import Fault
-from hil.report import write_report
-from hil.report_series import Span, decimate, plateaus, spans
+from hil.faults.schedule import Fault
+from hil.report.series import Span, decimate, plateaus, spans
+from hil.report.write import write_report
 from hil.runner import run_scenario
 from hil.scenario import load_scenario
 from hil.world import START_NS

@@ -15,8 +15,8 @@ from controller.mpc.problem import Plan, Situation
 from controller.ports import Messages
 from controller.settings import load
 from controller.signal import NS_PER_S
+from hil.faults.solver import AnnouncingInbox, Rung, SolverFault, SolverFaultKind, SolverFaults
 from hil.scenario import load_scenario
-from hil.solver_faults import AnnouncingInbox, Rung, SolverFault, SolverFaultKind, SolverFaults
 from plant_models.process import nominal
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller.errors import ModelError
 from controller.mpc import ranked
@@ -199,7 +200,7 @@ def test_a_blocked_mv_does_not_move_further_that_way(way: str, limit: str) -> No
     )
     found = target()(blocked)
     assert found.u == pytest.approx([50.0, 50.0], abs=1e-9), limit
-    free = target()(replace(blocked, resting=np.array([90.0 - wanted, 50.0])))
+    free = target()(structs.replace(blocked, resting=np.array([90.0 - wanted, 50.0])))
     assert free.u[0] == pytest.approx(90.0 - wanted, abs=0.1)
 
 
@@ -218,7 +219,7 @@ def test_a_dropped_cv_is_not_controlled() -> None:
     assert found.constraints == ()
     without = replace(CVS[0], setpoint=None, low=-np.inf, high=np.inf)
     alone = target_calculation(augmented(), MVS, (without, CVS[1]))(
-        replace(dropped, watched=None, setpoint=np.array([np.nan, 40.0]),
+        structs.replace(dropped, watched=None, setpoint=np.array([np.nan, 40.0]),
                 cv_low=np.array([-np.inf, 0.0]), cv_high=np.array([np.inf, 100.0]))
     )  # fmt: skip
     assert found.u == pytest.approx(alone.u, abs=1e-6)
@@ -238,7 +239,7 @@ def test_between_limits_of_an_mv_that_cross_it_stays() -> None:
         setpoint=ZONES, mv_low=np.array([60.0, 0.0]), mv_high=np.array([40.0, 100.0])
     )
     assert target()(crossed).u[0] == pytest.approx(50.0, abs=1e-9)
-    above = target()(replace(crossed, u_now=np.array([75.0, 50.0])))
+    above = target()(structs.replace(crossed, u_now=np.array([75.0, 50.0])))
     assert above.u[0] == pytest.approx(60.0, abs=1e-9)
 
 

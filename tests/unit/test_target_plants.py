@@ -9,6 +9,7 @@ from pathlib import Path
 import casadi as ca
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller import wiring
 from controller.estimation.augmented import AugmentedModel, augment
@@ -83,13 +84,13 @@ def by_interior_point(plant: Plant, situation: Situation, near: Target) -> Targe
     """IPOPT on the nonlinear program, from a point near the answer of the other method."""
     sure = replace(plant.calculation, iterations=0)
     rng = np.random.default_rng(3)
-    return sure(replace(situation, x=near.x * (1.0 + 0.01 * rng.normal(size=near.x.size))))
+    return sure(structs.replace(situation, x=near.x * (1.0 + 0.01 * rng.normal(size=near.x.size))))
 
 
 @pytest.mark.parametrize("setpoint", [0.8, 0.95, 1.05, 1.09])
 def test_the_cstr_reaches_its_setpoint_in_balance(setpoint: float) -> None:
     plant = cstr()
-    situation = replace(plant.rest, setpoint=np.array([setpoint, np.nan]))
+    situation = structs.replace(plant.rest, setpoint=np.array([setpoint, np.nan]))
     found = plant.calculation(situation)
     assert found.solved
     assert found.y[1] == pytest.approx(setpoint, abs=1e-5)
@@ -100,7 +101,7 @@ def test_the_cstr_reaches_its_setpoint_in_balance(setpoint: float) -> None:
 def test_a_yield_beyond_its_maximum_is_approached_up_to_the_maximum() -> None:
     """cB has a maximum over the feed: there its derivative says nothing any more."""
     plant = cstr()
-    situation = replace(plant.rest, setpoint=np.array([1.2, np.nan]))
+    situation = structs.replace(plant.rest, setpoint=np.array([1.2, np.nan]))
     found = plant.calculation._successive(
         situation, plant.calculation.scales.asked(situation), None
     )
@@ -122,7 +123,7 @@ def test_a_priced_yield_goes_to_its_maximum_as_by_interior_point(price: float) -
     plant = cstr()
     cvs = (replace(plant.cvs[0], setpoint=None, price=price), plant.cvs[1])
     calculation = target_calculation(plant.augmented, plant.mvs, cvs)
-    free = replace(plant.rest, setpoint=np.full(2, np.nan))
+    free = structs.replace(plant.rest, setpoint=np.full(2, np.nan))
     found = calculation._successive(free, calculation.scales.asked(free), None)
     assert found.y[1] == pytest.approx(1.09340, abs=1e-5)
     by_ipopt = by_interior_point(replace(plant, calculation=calculation), free, found)
@@ -139,7 +140,9 @@ def test_williams_otto_agrees_with_the_interior_point(
     resting: tuple[float, float], shift: float
 ) -> None:
     plant = williams_otto()
-    situation = replace(plant.rest, resting=np.array(resting), w=np.full(plant.augmented.nw, shift))
+    situation = structs.replace(
+        plant.rest, resting=np.array(resting), w=np.full(plant.augmented.nw, shift)
+    )
     found = plant.calculation(situation)
     assert found.solved
     assert imbalance(plant, found, situation) < 1e-5
@@ -152,7 +155,7 @@ def test_williams_otto_agrees_with_the_interior_point(
 def test_random_situations_of_the_cstr_end_in_balance_and_within_limits() -> None:
     plant, rng = cstr(), np.random.default_rng(11)
     for _ in range(60):
-        situation = replace(
+        situation = structs.replace(
             plant.rest,
             setpoint=np.array([rng.uniform(0.6, 1.2), np.nan]),
             x=plant.rest.x * rng.uniform(0.9, 1.1, 4),
@@ -171,10 +174,10 @@ def test_random_situations_of_the_cstr_end_in_balance_and_within_limits() -> Non
 
 def test_nonlinear_answers_do_not_depend_on_what_was_asked_before() -> None:
     plant = cstr()
-    asked = replace(plant.rest, setpoint=np.array([1.2, np.nan]))
+    asked = structs.replace(plant.rest, setpoint=np.array([1.2, np.nan]))
     first = plant.calculation(asked)
-    plant.calculation(replace(plant.rest, setpoint=np.array([0.7, np.nan])))
-    plant.calculation(replace(plant.rest, d=np.array([np.nan, 100.0])))
+    plant.calculation(structs.replace(plant.rest, setpoint=np.array([0.7, np.nan])))
+    plant.calculation(structs.replace(plant.rest, d=np.array([np.nan, 100.0])))
     again = plant.calculation(asked)
     for name in ("u", "x", "y", "slack"):
         assert getattr(first, name).tobytes() == getattr(again, name).tobytes(), name
@@ -231,7 +234,7 @@ def hill() -> Plant:
 @pytest.mark.parametrize("start", [0.0, 2.9, 8.0, 10.0])
 def test_the_top_of_a_hill_is_found_from_anywhere(start: float) -> None:
     plant = hill()
-    here = replace(plant.rest, u_now=np.array([start]), x=np.array([start]))
+    here = structs.replace(plant.rest, u_now=np.array([start]), x=np.array([start]))
     found = plant.calculation._successive(here, plant.calculation.scales.asked(here), None)
     # What the inertia of 1e-4 pulls away from the top is 1e-4 (start - u) 2 · 20 / (10² / 2).
     assert found.u[0] == pytest.approx(3.0, abs=0.002)
@@ -243,7 +246,7 @@ def test_the_top_of_a_hill_is_kept_before_a_resting_value() -> None:
     plant = hill()
     cvs = (replace(plant.cvs[0], setpoint=9.0, price=0.0),)
     calculation = target_calculation(plant.augmented, plant.mvs, cvs)
-    here = replace(plant.rest, setpoint=np.array([9.0]), resting=np.array([6.0]))
+    here = structs.replace(plant.rest, setpoint=np.array([9.0]), resting=np.array([6.0]))
     found = calculation._successive(here, calculation.scales.asked(here), None)
     assert found.u[0] == pytest.approx(3.0, abs=0.002)
     assert found.slack == pytest.approx([1.0], abs=1e-5)
@@ -256,7 +259,7 @@ def test_what_integrates_is_balanced_and_its_level_stays_inside_the_zone() -> No
     plant = tank()
     assert plant.calculation.linearizer.layout.n_integrating == 1
     for level, expected in ((5.0, 5.0), (1.0, 2.0), (9.5, 8.0)):
-        found = plant.calculation(replace(plant.rest, x=np.array([level, 5.0])))
+        found = plant.calculation(structs.replace(plant.rest, x=np.array([level, 5.0])))
         assert found.solved
         assert found.u[0] - found.u[1] == pytest.approx(3.0, abs=1e-6)
         assert found.y[0] == pytest.approx(expected, abs=1e-5)
@@ -265,7 +268,9 @@ def test_what_integrates_is_balanced_and_its_level_stays_inside_the_zone() -> No
 def test_a_level_has_a_setpoint_and_the_mvs_keep_their_resting_values() -> None:
     plant = tank()
     found = plant.calculation(
-        replace(plant.rest, setpoint=np.array([6.0, np.nan]), resting=np.array([7.0, np.nan]))
+        structs.replace(
+            plant.rest, setpoint=np.array([6.0, np.nan]), resting=np.array([7.0, np.nan])
+        )
     )
     assert found.y[0] == pytest.approx(6.0, abs=1e-5)
     assert found.u == pytest.approx([7.0, 4.0], abs=1e-3)
@@ -273,7 +278,9 @@ def test_a_level_has_a_setpoint_and_the_mvs_keep_their_resting_values() -> None:
 
 def test_balance_comes_before_the_first_rank() -> None:
     plant = tank()
-    found = plant.calculation(replace(plant.rest, d=np.array([8.0]), cv_high=np.array([8.0, 6.0])))
+    found = plant.calculation(
+        structs.replace(plant.rest, d=np.array([8.0]), cv_high=np.array([8.0, 6.0]))
+    )
     assert found.u == pytest.approx([8.0, 0.0], abs=1e-5)
     assert found.slack == pytest.approx([0.0, 2.0], abs=1e-4)
     assert found.reason == ""
@@ -281,7 +288,7 @@ def test_balance_comes_before_the_first_rank() -> None:
 
 def test_without_a_balance_the_drift_is_the_least_and_told() -> None:
     plant = tank()
-    found = plant.calculation(replace(plant.rest, d=np.array([12.0])))
+    found = plant.calculation(structs.replace(plant.rest, d=np.array([12.0])))
     assert found.solved
     assert found.u == pytest.approx([10.0, 0.0], abs=1e-5)
     assert found.reason == ("no steady state: a level drifts by 0.2 of its range an hour at best")

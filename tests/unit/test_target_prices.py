@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller.mpc.problem import Constraint, Situation, Target
 from controller.mpc.target import TargetCalculation, target_calculation
@@ -100,7 +101,7 @@ def test_shadow_prices_are_the_finite_differences_of_the_cost(
     for name, field, index, outwards in LIMITS:
         limit = getattr(here, field).copy()
         limit[index] += outwards * relaxed
-        after = calculation(replace(here, **{field: limit}))
+        after = calculation(structs.replace(here, **{field: limit}))
         worth = (cost(found, earns) - cost(after, earns)) / relaxed
         told = constraints.get(name)
         bound = field.removeprefix("mv_").removeprefix("cv_")

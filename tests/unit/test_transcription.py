@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec import structs
 
 from controller.mpc.instance import Instance, Instances
 from controller.mpc.problem import Horizon, Situation
@@ -142,7 +141,7 @@ def test_a_dropped_cv_is_neither_tracked_nor_limited() -> None:
 
 def test_a_forecast_replaces_the_measured_disturbance_interval_by_interval() -> None:
     forecast = np.linspace(1.0, 2.0, N)[:, None]
-    made = instance(replace(situation(), forecast=forecast))
+    made = instance(structs.replace(situation(), forecast=forecast))
     assert made.theta[:, 2] == pytest.approx(forecast[:, 0])
     assert np.all(made.theta[:, :2] == 0.0)
 

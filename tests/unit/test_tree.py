@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import casadi as ca
 import numpy as np
 import pytest
+from msgspec import structs
 
 import controller.mpc.solvers as solvers_module
 from controller.errors import ModelError
@@ -121,7 +122,7 @@ def situation(**changes: object) -> Situation:
         blocked_down=np.zeros(2),
         resting=nothing,
     )
-    return replace(here, **changes)  # type: ignore[arg-type]
+    return structs.replace(here, **changes)  # type: ignore[arg-type]
 
 
 TARGET = Target(
@@ -312,7 +313,7 @@ def in_closed_loop(solver: object, plant_gain: float) -> Vector:
     seen: list[float] = []
     for _ in range(25):
         here = situation(x=x, u_now=u, w=still, d=d, setpoint=np.array([np.nan, 140.0]))
-        one = Instances(stage())(here, replace(TARGET, y=np.array([50.0, 140.0])))
+        one = Instances(stage())(here, structs.replace(TARGET, y=np.array([50.0, 140.0])))
         answer: Answer = solver(one, begin or cold(one))  # type: ignore[operator]
         assert answer.certificate.fault == ""
         begin, u = answer.trajectory, answer.moves[0]

@@ -17,12 +17,13 @@ from snap7.client import Client
 from controller.errors import ScenarioError
 from controller.settings.application import Handshake
 from controller.signal import NS_PER_S, Tag
-from hil.pid import PidTuning
+from hil.link.faults import LinkFault
+from hil.link.proxy import FaultProxy
+from hil.link.servers import ModbusServer, S7Server
+from hil.link.watch import Permit, Role, WireWatch
+from hil.plc.pid import PidTuning
+from hil.plc.virtual import PERMIT, REMOTE, SlaveLoop, VirtualPlc
 from hil.plc_memory import DeviceMemory
-from hil.proxy import FaultProxy, WireFault
-from hil.servers import ModbusServer, S7Server
-from hil.virtual_plc import PERMIT, REMOTE, SlaveLoop, VirtualPlc
-from hil.wire_watch import Permit, Role, WireWatch
 from plant_models.williams_otto import plant
 
 HOST = "127.0.0.1"
@@ -178,10 +179,10 @@ def test_a_cut_modbus_line_times_out_and_comes_back(lines: Lines) -> None:
     proxy = lines.modbus_proxy
     with closing(_modbus_client(proxy.port, timeout_s=0.2)) as client:
         assert not client.read_holding_registers(100, count=2, device_id=1).isError()
-        proxy.begin(WireFault.CABLE_CUT)
+        proxy.begin(LinkFault.CABLE_CUT)
         with pytest.raises(ModbusException):
             client.read_holding_registers(100, count=2, device_id=1)
-        proxy.end(WireFault.CABLE_CUT)
+        proxy.end(LinkFault.CABLE_CUT)
     with closing(_modbus_client(proxy.port)) as client:
         assert not client.read_holding_registers(100, count=2, device_id=1).isError()
 
@@ -246,7 +247,7 @@ def _connect(port: int) -> socket.socket:
 def test_delay_is_felt_both_ways_and_in_order(echo: _Echo) -> None:
     with FaultProxy("modbus", echo.port, seed=5) as proxy, _connect(proxy.port) as line:
         assert _round_trip_s(line) < 0.06
-        proxy.begin("delay", delay_ms=30.0, jitter_ms=10.0)
+        proxy.begin("delay", {"delay_ms": 30.0, "jitter_ms": 10.0})
         assert 0.06 <= _round_trip_s(line) < 2.0
         frames = b"".join(struct.pack(">HHHB", n, 0, 2, 1) + b"\x07" for n in range(50))
         line.sendall(frames)
@@ -295,6 +296,52 @@ def test_a_dead_plc_resets_the_caller(echo: _Echo) -> None:
         _connect(proxy.port) as line,
     ):
         line.recv(1)
+
+
+def test_a_connection_made_during_a_reset_does_not_outlive_it(echo: _Echo) -> None:
+    with FaultProxy("modbus", echo.port) as proxy:
+        proxy.begin("reset")
+        with _connect(proxy.port) as silent:
+            give_up_s = time.monotonic() + 5.0
+            while not proxy.connections and time.monotonic() < give_up_s:
+                time.sleep(0.001)  # the kernel takes connections before the proxy does
+            proxy.end("reset")
+            with pytest.raises(ConnectionResetError):
+                silent.recv(1)
+
+
+def test_refusing_twice_is_refusing_once(echo: _Echo) -> None:
+    with FaultProxy("modbus", echo.port) as proxy:
+        proxy.begin("refuse")
+        proxy.begin("refuse")
+        proxy.end("refuse")
+        with _connect(proxy.port) as line:
+            _round_trip_s(line)
+
+
+def test_a_storm_breaks_idle_connections_again_and_again(echo: _Echo) -> None:
+    with FaultProxy("modbus", echo.port) as proxy:
+        proxy.begin("reconnect_storm", {"period_ms": 20.0})
+        for _ in range(3):
+            with _connect(proxy.port) as idle, pytest.raises(ConnectionResetError):
+                idle.recv(1)
+        proxy.end("reconnect_storm")
+        with _connect(proxy.port) as line:
+            _round_trip_s(line)
+
+
+def test_a_half_open_connection_is_dead_while_new_ones_work(lines: Lines) -> None:
+    proxy = lines.modbus_proxy
+    with closing(_modbus_client(proxy.port, timeout_s=0.2)) as old:
+        assert not old.read_holding_registers(100, count=2, device_id=1).isError()
+        proxy.begin("half_open")
+        with closing(_modbus_client(proxy.port)) as new:
+            with pytest.raises(ModbusException):
+                old.read_holding_registers(100, count=2, device_id=1)
+            assert proxy.dropped_bytes == len(REQUEST)
+            assert not new.read_holding_registers(100, count=2, device_id=1).isError()
+            proxy.end("half_open")
+            assert not new.read_holding_registers(100, count=2, device_id=1).isError()
 
 
 def test_an_unknown_fault_is_refused(echo: _Echo) -> None:

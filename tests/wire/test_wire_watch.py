@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from controller.settings import load
 from controller.signal import Tag
-from hil.wire_frames import Framer, UndecodableFrame, WireWrite, writes_in
-from hil.wire_watch import Permit, Role, Rule, WireWatch, permits_of
+from hil.link.frames import Framer, UndecodableFrame, WireWrite, writes_in
+from hil.link.watch import Permit, Role, Rule, WireWatch, permits_of
 
 S7_TAGS = {
     "R.HB": Tag("R.HB", "reactor", "DB20.DBW0:UINT", "uint16"),

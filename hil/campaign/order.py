@@ -1,0 +1,49 @@
+"""What a worker is asked for, an order, and what it gives back, a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hil.campaign.parcel import Parcel
+    from hil.scenario import Tier
+
+Row = dict[str, Any]
+"""job, seed, passed, failed (checks), error, wall_s, code; `x.` drawn values; `kpi.` KPIs."""
+
+DRAWN, KPI = "x.", "kpi."
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Everything a process on any machine needs to run one job.
+
+    Attributes:
+        values: drawn values by dotted path; `changes` are those that all jobs share.
+        kpis: patterns of the KPIs to keep.
+        code: the code version that must run it.
+    """
+
+    number: int
+    seed: int
+    values: Mapping[str, float]
+    changes: Mapping[str, Any]
+    tier: Tier
+    duration_s: float | None
+    replay: bool
+    kpis: tuple[str, ...]
+    code: str
+    parcel: Parcel
+
+    @property
+    def frame(self) -> Row:
+        """What a row of this job holds, however it ends."""
+        drawn = {f"{DRAWN}{path}": float(value) for path, value in self.values.items()}
+        return {"job": self.number, "seed": self.seed, "code": self.code, **drawn}
+
+
+def failure(order: Order, error: str) -> Row:
+    """The row of a job that ended without a verdict."""
+    return order.frame | {"passed": False, "failed": "", "error": error, "wall_s": 0.0}

@@ -1,0 +1,212 @@
+"""What a campaign found: how often the scenario fails, how KPIs spread, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy.stats import beta
+
+from hil.campaign.campaign_file import Campaign
+from hil.campaign.order import DRAWN, KPI, Row
+from hil.campaign.sensitivity import Sensitivity, sensitivity
+
+CONFIDENCE = 0.95
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+_SHOWN = (0.0, 0.05, 0.5, 0.95, 1.0)
+FAILED = "failed"
+"""The verdict beside the KPIs: 1 where the job failed."""
+
+OF_THE_MACHINE = ("cycle_ms", "solve_ms", "jitter_ms", "wall_s", "deadline")
+"""How KPIs begin that tell of the machine and what else it did, not of the plant."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRate:
+    """Failures among jobs, with exact one-sided bounds, each at 95 %."""
+
+    jobs: int
+    failures: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        return self.failures / self.jobs
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.failures} of {self.jobs} failed: {100 * self.rate:.3g} %, "
+            f"at most {100 * self.high:.3g} % with 95 % confidence"
+        )
+        if self.failures == 0:
+            text += f" (about 3/n = {300 / self.jobs:.3g} %)"
+        elif self.low > 0.0:
+            text += f", at least {100 * self.low:.3g} %"
+        return text
+
+
+def failure_rate(failures: int, jobs: int) -> FailureRate:
+    """Bounds of Clopper & Pearson (1934): exact for independent jobs.
+
+    >>> f"{failure_rate(0, 300).high:.5f}"
+    '0.00994'
+    """
+    if jobs < 1 or not 0 <= failures <= jobs:
+        raise ValueError(f"{failures} failures of {jobs} jobs")
+    tail = 1.0 - CONFIDENCE
+    low = float(beta.ppf(tail, failures, jobs - failures + 1)) if failures else 0.0
+    high = float(beta.ppf(1.0 - tail, failures + 1, jobs - failures)) if failures < jobs else 1.0
+    return FailureRate(jobs, failures, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A campaign in numbers.
+
+    Attributes:
+        quantiles: per KPI, at `QUANTILES`; over the jobs that have it.
+        failed_checks: how many jobs each check failed in, the most frequent first.
+        errors: per error text, its jobs.
+        columns: KPI values per name, shape (jobs,), NaN where a job has none.
+        drawn: drawn values per path, shape (jobs,).
+        failed_rows: where in these columns the failed jobs stand.
+    """
+
+    campaign: Campaign
+    rate: FailureRate
+    quantiles: Mapping[str, tuple[float, ...]]
+    failed_checks: Mapping[str, int]
+    errors: Mapping[str, tuple[int, ...]]
+    failed_jobs: tuple[Row, ...]
+    failed_rows: tuple[int, ...]
+    wall_s: float
+    code: str
+    columns: Mapping[str, NDArray[np.float64]]
+    drawn: Mapping[str, NDArray[np.float64]]
+    sensitivity: Sensitivity
+
+
+def summarize(campaign: Campaign, rows: Sequence[Row]) -> Summary:
+    """Everything that the rows of a campaign tell; at least one row."""
+    names = sorted({name for row in rows for name in row if name.startswith(KPI)})
+    columns = {name.removeprefix(KPI): _column(rows, name) for name in names}
+    drawn = {r.path: _column(rows, f"{DRAWN}{r.path}") for r in campaign.mismatch}
+    failed = [row for row in rows if not row["passed"]]
+    verdicts = np.array([float(not row["passed"]) for row in rows])
+    checks = Counter(text for row in failed for text in row["failed"].split("; ") if text)
+    errors: dict[str, list[int]] = {}
+    for row in failed:
+        if row["error"]:
+            errors.setdefault(row["error"], []).append(row["job"])
+    return Summary(
+        campaign=campaign,
+        rate=failure_rate(len(failed), len(rows)),
+        quantiles={name: _quantiles(column) for name, column in columns.items()},
+        failed_checks=dict(checks.most_common()),
+        errors={text: tuple(jobs) for text, jobs in errors.items()},
+        failed_jobs=tuple(failed),
+        failed_rows=tuple(i for i, row in enumerate(rows) if not row["passed"]),
+        wall_s=float(sum(row["wall_s"] for row in rows)),
+        code=", ".join(sorted({row["code"] for row in rows})),
+        columns=columns,
+        drawn=drawn,
+        sensitivity=sensitivity(
+            campaign.mismatch,
+            drawn,
+            {FAILED: verdicts}
+            | {n: c for n, c in columns.items() if not n.startswith(OF_THE_MACHINE)},
+        ),
+    )
+
+
+def _column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
+    values = (row.get(name) for row in rows)
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _quantiles(column: NDArray[np.float64]) -> tuple[float, ...]:
+    known = column[np.isfinite(column)]
+    if not known.size:
+        return tuple(float("nan") for _ in QUANTILES)
+    return tuple(float(value) for value in np.quantile(known, QUANTILES))
+
+
+def document(summary: Summary) -> dict[str, Any]:
+    """For JSON."""
+    rate, found = summary.rate, summary.sensitivity
+    return {
+        "campaign": summary.campaign.id,
+        "title": summary.campaign.title,
+        "version": summary.code,
+        "design": summary.campaign.design,
+        "jobs": rate.jobs,
+        "failures": rate.failures,
+        "failure_rate": rate.rate,
+        "failure_rate_at_most": rate.high,
+        "failure_rate_at_least": rate.low,
+        "confidence": CONFIDENCE,
+        "wall_s": summary.wall_s,
+        "failed_checks": dict(summary.failed_checks),
+        "errors": {text: list(jobs) for text, jobs in summary.errors.items()},
+        "failed_jobs": [
+            {
+                "job": row["job"],
+                "seed": row["seed"],
+                "failed": row["failed"],
+                "error": row["error"],
+                "values": changes_of(row),
+            }
+            for row in summary.failed_jobs
+        ],
+        "quantiles": list(QUANTILES),
+        "kpis": {name: list(values) for name, values in summary.quantiles.items()},
+        "sensitivity": {
+            "note": found.note,
+            "factors": [factor.name for factor in found.factors],
+            "explained": dict(found.explained),
+            "effects": [{**asdict(effect), "certain": effect.certain} for effect in found.effects],
+        },
+    }
+
+
+def changes_of(row: Row) -> dict[str, float]:
+    """The drawn values of a row, by the path that `loopwright hil run --set` takes."""
+    return {
+        name.removeprefix(DRAWN): value for name, value in row.items() if name.startswith(DRAWN)
+    }
+
+
+def tables(summary: Summary, effects: int = 12) -> list[Table]:
+    """For a terminal: KPIs that vary, and the strongest effects."""
+    spread = Table(title=f"{summary.campaign.title}: KPIs over {summary.rate.jobs} jobs")
+    spread.add_column("KPI", no_wrap=True)
+    for share in _SHOWN:
+        spread.add_column(quantile_name(share), justify="right", no_wrap=True)
+    for name, values in varying(summary).items():
+        shown = (values[QUANTILES.index(share)] for share in _SHOWN)
+        spread.add_row(name, *(f"{value:.4g}" for value in shown))
+    found = summary.sensitivity.strongest(effects)
+    if not found:
+        return [spread]
+    table = Table(title="Which mismatch moves which KPI")
+    for column in ("KPI", "mismatch", "PRCC", "95 % interval"):
+        table.add_column(column, justify="left" if column in ("KPI", "mismatch") else "right")
+    for effect in found:
+        interval = f"{effect.low:+.2f} … {effect.high:+.2f}"
+        table.add_row(effect.kpi, effect.factor, f"{effect.prcc:+.2f}", interval)
+    return [spread, table]
+
+
+def varying(summary: Summary) -> dict[str, tuple[float, ...]]:
+    """Quantiles of the KPIs that are not the same in all jobs."""
+    return {name: values for name, values in summary.quantiles.items() if values[0] != values[-1]}
+
+
+def quantile_name(share: float) -> str:
+    return {0.0: "least", 0.5: "median", 1.0: "most"}.get(share, f"{100 * share:g} %")

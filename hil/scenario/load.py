@@ -1,0 +1,113 @@
+"""Reads scenario files: as they are, with changes, and in all variants of their matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+import yaml
+from pydantic import ValidationError
+
+from controller.errors import ScenarioError, SettingsError
+from controller.settings.yaml_core import Document, decode, read
+from hil.scenario.changes import Changes, lay_over, said
+from hil.scenario.file import ScenarioFile
+from hil.scenario.parts import Scenario
+from hil.scenario.places import shape_error
+from hil.scenario.resolve import resolve
+
+_NOTHING: Final[Changes] = MappingProxyType({})
+VARIANTS_MAX = 10_000
+"""More than that is a campaign, which spreads its runs and can be resumed."""
+
+
+def load_scenario(
+    path: str | Path, changes: Changes | None = None, *, variant: str = ""
+) -> Scenario:
+    """Read a scenario and the application it names; a matrix in it is left aside.
+
+    Args:
+        changes: values by dotted path, laid over the file: `{"seed": 4, "plant.mismatch.k10":
+            1.05, "overrides.mpc.horizon": 30, "faults[0].until": "12 min"}`.
+        variant: what the changed scenario is called beside its id.
+
+    Raises:
+        ScenarioError: the file is missing or wrong, with file:line:column and the mend.
+        SettingsError: the application's file is wrong.
+    """
+    document, text = _read(Path(path))
+    return _load(document, text, changes or _NOTHING, variant)
+
+
+def variants(path: str | Path, changes: Changes | None = None) -> tuple[Scenario, ...]:
+    """Every combination of the values in the scenario's matrix; one scenario without a matrix.
+
+    Args:
+        changes: laid over all of them; a path of the matrix that is changed no longer varies.
+
+    Raises:
+        ScenarioError, SettingsError: as `load_scenario`; or the matrix has too many combinations.
+    """
+    document, text = _read(Path(path))
+    changes = changes or _NOTHING
+    matrix = {p: v for p, v in _shape(document).matrix.items() if p not in changes}
+    count = 1
+    for values in matrix.values():
+        count *= len(values)
+    if count > VARIANTS_MAX:
+        line, column = document.position(("matrix",))
+        raise ScenarioError(
+            f"the matrix has {count} combinations, more than {VARIANTS_MAX}",
+            where=f"{document.path}:{line}:{column} matrix",
+            mend="Use loopwright hil campaign for so many",
+        )
+    found: list[Scenario] = []
+    for values in product(*matrix.values()):
+        chosen: dict[str, Any] = dict(zip(matrix, values, strict=True))
+        fresh = read(document.path, text)
+        # Runs that differ in the seed only are the same scenario, for statistics.
+        name = said({path: value for path, value in chosen.items() if path != "seed"})
+        found.append(_load(fresh, text, {**chosen, **changes}, name))
+    return tuple(found)
+
+
+def _read(path: Path) -> tuple[Document, str]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(
+            f"cannot be read: {error.strerror}", where=str(path), mend="Check the path"
+        ) from error
+    try:
+        text = decode(path, raw)
+        return read(path, text), text
+    except SettingsError as error:
+        raise ScenarioError(error.what, where=error.where, mend=error.mend) from error
+
+
+def _load(document: Document, text: str, changes: Changes, variant: str) -> Scenario:
+    if changes:
+        lay_over(document, changes)
+        text = _text(document)
+    scenario = resolve(_shape(document), document, text, variant)
+    return replace(scenario, changes=MappingProxyType(dict(changes)))
+
+
+def _shape(document: Document) -> ScenarioFile:
+    try:
+        return ScenarioFile.model_validate(document.data)
+    except ValidationError as error:
+        raise shape_error(document, error) from error
+
+
+def _text(document: Document) -> str:
+    """The changed scenario as a file of its own."""
+    data = cast("Mapping[str, Any]", document.data)
+    kept = {key: value for key, value in data.items() if key != "matrix"}
+    return f"# {document.path.name}, with changes\n" + yaml.safe_dump(
+        kept, allow_unicode=True, sort_keys=False
+    )
