@@ -1,4 +1,4 @@
-"""Writes the JSON Schemas by which editors complete and check applications and scenarios.
+"""Writes the JSON Schemas by which editors check applications, scenarios and campaigns.
 
 python tools/write_schema.py           write it
 python tools/write_schema.py --check   exit 1 when the file is not current
@@ -11,19 +11,20 @@ import sys
 from pathlib import Path
 
 from controller.settings import json_schema
-from hil.scenario_file import ScenarioFile
+from hil.campaign.campaign_file import CampaignFile
+from hil.scenario.file import ScenarioFile
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 
 def rendered() -> dict[Path, str]:
     """Every schema as it stands in its file."""
-    scenario = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Loopwright scenario",
-        **ScenarioFile.model_json_schema(),
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    shapes = {"scenario": ScenarioFile, "campaign": CampaignFile}
+    schemas = {"loopwright": json_schema()} | {
+        name: {"$schema": draft, **shape.model_json_schema(), "title": f"Loopwright {name}"}
+        for name, shape in shapes.items()
     }
-    schemas = {"loopwright": json_schema(), "scenario": scenario}
     return {
         CONFIG / f"{name}.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
         for name, schema in schemas.items()
