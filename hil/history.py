@@ -30,9 +30,15 @@ class History:
 
     def append(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
         for name, number in numbers.items():
-            self.columns.setdefault(name, []).append(number)
+            column = self.columns.get(name)
+            if column is None:
+                column = self.columns[name] = []
+            column.append(number)
         for name, text in texts.items():
-            self.texts.setdefault(name, []).append(text)
+            lines = self.texts.get(name)
+            if lines is None:
+                lines = self.texts[name] = []
+            lines.append(text)
 
     def __len__(self) -> int:
         return len(self.columns.get("time_s", ()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import repeat
+from math import nan
 
 from controller.optimizer.expression import Expression
 from controller.signal import WriteOutcome
@@ -43,21 +45,35 @@ class Witness:
     profit: Expression | None = None
     lab: dict[str, dict[str, float]] = field(default_factory=lambda: dict[str, dict[str, float]]())
 
+    _names: dict[str, tuple[str, ...]] = field(init=False)
+    _setpoints: tuple[tuple[str, str], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Columns are named once: there are some dozens of them, in every cycle."""
+        plc, settings = self.world.plc, self.scenario.settings
+        self._names = {
+            "y": tuple(f"y.{name}" for name in plc.outputs()),
+            "u": tuple(f"u.{name}" for name in plc.inputs()),
+            "cv": tuple(f"cv.{cv.output}" for cv in settings.controlled),
+        }
+        self._setpoints = tuple((f"sp.{mv.name}", mv.setpoint) for mv in settings.manipulated)
+
     def __call__(self, account: Account) -> None:
         snapshot, record = account.snapshot, account.record
         plc, scenario = self.world.plc, self.scenario
         if isinstance(plc, ExternalPlc):
             plc.saw(snapshot)
         elapsed_s = (account.time_ns - START_NS) / 1e9
+        names = self._names
         numbers = {"time_s": elapsed_s}
-        numbers |= {f"y.{k}": v for k, v in plc.outputs().items()}
-        numbers |= {f"u.{k}": v for k, v in plc.inputs().items()}
-        for mv in scenario.settings.manipulated:
-            numbers[f"sp.{mv.name}"] = plc.setpoint_in_use(mv.setpoint)
-        numbers |= {f"cv.{k}": v for k, v in record.cv_value.items()} or {
-            f"cv.{cv.output}": float("nan") for cv in scenario.settings.controlled
-        }
-        numbers |= {f"wanted.{name}": value for name, value in record.setpoints.items()}
+        numbers.update(zip(names["y"], plc.outputs().values(), strict=True))
+        numbers.update(zip(names["u"], plc.inputs().values(), strict=True))
+        for column, setpoint in self._setpoints:
+            numbers[column] = plc.setpoint_in_use(setpoint)
+        estimated = record.cv_value.values() or repeat(nan, len(names["cv"]))
+        numbers.update(zip(names["cv"], estimated, strict=True))
+        for name, value in record.setpoints.items():
+            numbers[f"wanted.{name}"] = value
         numbers["cycle_ms"] = account.cycle_ms
         numbers["solve_ms"] = account.solve_ms
         numbers["lateness_ms"] = account.lateness_ms
