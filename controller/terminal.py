@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -35,9 +36,15 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
+_FILE_COLUMNS = 160
+"""A file or a pipe has no width of its own: tables there are not cut to that of an old terminal."""
+
+
 def results() -> Console:
     """Where the answer goes: stdout."""
-    return Console(highlight=False, soft_wrap=True, emoji=False)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = None if known else _FILE_COLUMNS
+    return Console(highlight=False, soft_wrap=True, emoji=False, width=width)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
