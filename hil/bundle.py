@@ -100,7 +100,7 @@ def write_bundle(
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        with ZipFile(path, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:
             archive.writestr(_INDEX, msgspec.json.format(msgspec.json.encode(index)))
             archive.writestr(str(place), scenario.text)
             for source in sources:

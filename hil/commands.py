@@ -34,6 +34,7 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    run_command.end_in_order()
     console = messages()
     with progress_bar() as bar:
         run, report, elapsed_s = run_demo(
@@ -81,6 +82,7 @@ def _configure_hil(parser: argparse.ArgumentParser) -> None:
 
 
 def _hil(arguments: argparse.Namespace) -> int:
+    run_command.end_in_order()
     return int(arguments.act(arguments))
 
 

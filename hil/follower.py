@@ -108,6 +108,7 @@ def _follow(
     start_ns: int,
 ) -> None:
     faults = SolverFaults(solver_faults, start_ns)
+    harness = mp.parent_process()
     with _AnnouncingReader(Path(directory), faults) as reader:
         run = Replay(
             reader,
@@ -122,5 +123,7 @@ def _follow(
                     answers.send((False, outcome))
             if over:
                 break
+            if harness is not None and not harness.is_alive():
+                return  # it was killed, and nobody waits for an answer
             finished.wait(LOOK_S)
         answers.send((True, run.outcome))

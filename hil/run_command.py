@@ -5,24 +5,40 @@ from __future__ import annotations
 import argparse
 import multiprocessing as mp
 import re
+import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from controller.errors import ScenarioError
-from controller.terminal import Verb, json_flag, print_json, progress_bar, results
+from controller.errors import LoopwrightError, ScenarioError
+from controller.terminal import (
+    Verb,
+    json_flag,
+    print_error,
+    print_json,
+    progress_bar,
+    results,
+)
 from hil.bundle import SUFFIX, Bundle, open_bundle, reproduced, write_bundle
 from hil.judge.judgement import judged, update_golden
 from hil.judge.verdict import Verdict
-from hil.report.coverage_matrix import Covered, coverage, coverage_html, coverage_table, covered
+from hil.report.coverage_matrix import (
+    Coverage,
+    Covered,
+    coverage,
+    coverage_html,
+    coverage_table,
+    covered,
+)
 from hil.runner import Run, run_scenario
 from hil.scenario import TIERS, Scenario, load_scenario, variants
 from hil.witness import Moment
@@ -56,6 +72,23 @@ class Finished:
     covered: Covered
     golden: str = ""
     bundle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A run that came to no verdict; the others go on."""
+
+    name: str
+    error: LoopwrightError
+
+
+def end_in_order() -> None:
+    """SIGTERM, as of a CI server at its time limit, ends every process of a run as Ctrl-C does."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -100,21 +133,37 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         scenarios, bundle = _chosen(arguments, stack)
-        finished = _run_all(_made_jobs(scenarios, bundle, arguments), arguments.jobs)
+        ended = _run_all(_made_jobs(scenarios, bundle, arguments), arguments.jobs)
+    finished = [one for one in ended if isinstance(one, Finished)]
+    broken = [one for one in ended if isinstance(one, _Broken)]
     if arguments.junit:
         from hil.judge.junit import TimedVerdict, write_junit
 
-        write_junit([TimedVerdict(f.verdict, f.elapsed_s) for f in finished], arguments.junit)
+        errors = {one.name: str(one.error) for one in broken}
+        timed = [TimedVerdict(f.verdict, f.elapsed_s) for f in finished]
+        write_junit(timed, arguments.junit, errors)
+    if broken and not finished:
+        raise broken[0].error
     seen = coverage([f.covered for f in finished])
     if arguments.html:
         (arguments.html / "coverage.html").write_text(coverage_html(seen), encoding="utf-8")
-    passed = all(f.verdict.passed for f in finished)
+    passed = not broken and all(f.verdict.passed for f in finished)
+    status = max((one.error.exit_code for one in broken), default=0 if passed else 1)
     if arguments.json:
         listed = [
             {**f.verdict.plain(), "directory": f.directory, "bundle": f.bundle} for f in finished
         ]
-        print_json({"passed": passed, "scenarios": listed, "coverage": seen.plain()})
-        return 0 if passed else 1
+        errors = {one.name: str(one.error) for one in broken}
+        document = {"passed": passed, "scenarios": listed, "coverage": seen.plain()}
+        print_json(document | ({"errors": errors} if errors else {}))
+        return status
+    _print_results(finished, seen, table=arguments.coverage)
+    for one in broken:
+        print_error(one.error, as_json=False)
+    return status
+
+
+def _print_results(finished: Sequence[Finished], seen: Coverage, *, table: bool) -> None:
     results().print(verdict_table(finished))
     for one in finished:
         for check in one.verdict.checks:
@@ -128,11 +177,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 markup=False,
                 soft_wrap=True,
             )
-    if seen.faults and arguments.coverage:
+    if seen.faults and table:
         results().print(coverage_table(seen))
     elif seen.faults:
         results().print(f"coverage: {seen}; --coverage tells which in which mode", markup=False)
-    return 0 if passed else 1
 
 
 # --- which runs ------------------------------------------------------------------------------
@@ -198,11 +246,13 @@ def _files(named: Sequence[Path]) -> list[Path]:
 def _made_jobs(
     scenarios: Sequence[Scenario], bundle: Bundle | None, arguments: argparse.Namespace
 ) -> list[_Job]:
+    if arguments.update_golden:
+        _check_golden_files(scenarios)
     several = Counter(s.name for s in scenarios)
     tiers = Counter((s.name, s.seed) for s in scenarios)
     html = ""
     if arguments.html:
-        arguments.html.mkdir(parents=True, exist_ok=True)
+        _made(arguments.html)
         html = str(arguments.html)
     jobs: list[_Job] = []
     for s in scenarios:
@@ -212,7 +262,7 @@ def _made_jobs(
         if tiers[s.name, s.seed] > 1:
             name += f"-{s.tier}"
         directory = _fresh(arguments.out / re.sub(r"[^\w.=,+-]+", "-", name).strip("-"))
-        directory.mkdir(parents=True)
+        _made(directory)
         jobs.append(
             _Job(
                 str(s.path),
@@ -227,6 +277,29 @@ def _made_jobs(
     return jobs
 
 
+def _check_golden_files(scenarios: Sequence[Scenario]) -> None:
+    """Of several runs only one can be the golden one."""
+    count = Counter(s.golden.file for s in scenarios if s.golden is not None)
+    for file, runs in count.items():
+        if runs > 1:
+            raise ScenarioError(
+                f"{runs} runs would be written to the same golden file",
+                where=str(file),
+                mend="Update it with one seed, one tier and one variant of the matrix",
+            )
+
+
+def _made(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(
+            f"the directory cannot be made: {error.strerror}",
+            where=str(directory),
+            mend="Name a place that can be written",
+        ) from error
+
+
 def _fresh(directory: Path) -> Path:
     """The directory, or the first numbered one beside it that does not exist: nothing is lost."""
     candidate, number = directory, 1
@@ -239,30 +312,52 @@ def _fresh(directory: Path) -> Path:
 # --- running them ----------------------------------------------------------------------------
 
 
-def _run_all(jobs: Sequence[_Job], at_once: int) -> list[Finished]:
+def _run_all(jobs: Sequence[_Job], at_once: int) -> list[Finished | _Broken]:
     if at_once > 1 and len(jobs) > 1:
         context = mp.get_context("spawn")
-        finished: list[Finished] = []
+        ended: list[Finished | _Broken] = []
         with (
-            ProcessPoolExecutor(at_once, mp_context=context) as pool,
+            ProcessPoolExecutor(at_once, mp_context=context, initializer=end_in_order) as pool,
+            _workers_end_too(),
             progress_bar() as bar,
         ):
             task = bar.add_task("scenarios", total=len(jobs), numbers="")
-            for one in pool.map(_run_one, jobs):
-                finished.append(one)
-                bar.update(task, completed=len(finished), numbers=one.verdict.scenario)
-        return finished
-    finished = []
+            for one in pool.map(_attempt, jobs):
+                ended.append(one)
+                name = Path(jobs[len(ended) - 1].directory).name
+                bar.update(task, completed=len(ended), numbers=name)
+        return ended
+    ended = []
     with progress_bar() as bar:
         for job in jobs:
-            finished.append(_run_one(job, bar_of(bar, Path(job.directory).name)))
-    return finished
+            ended.append(_attempt(job, bar_of(bar, Path(job.directory).name)))
+    return ended
+
+
+@contextmanager
+def _workers_end_too() -> Generator[None]:
+    """Where this process is told to end, so are those that run its scenarios."""
+    try:
+        yield
+    except BaseException:
+        for worker in mp.active_children():
+            worker.terminate()
+        raise
+
+
+def _attempt(job: _Job, progress: Any = None) -> Finished | _Broken:
+    try:
+        return _run_one(job, progress)
+    except LoopwrightError as error:
+        return _Broken(Path(job.directory).name, error)
 
 
 def _run_one(job: _Job, progress: Any = None) -> Finished:
     begun = perf_counter()
     scenario = load_scenario(job.path, job.changes, variant=job.variant)
-    run = run_scenario(scenario, Path(job.directory), progress=progress)
+    # A golden run that is to be replaced, perhaps because it is damaged, is no judge.
+    asked = replace(scenario, golden=None) if job.update_golden else scenario
+    run = run_scenario(asked, Path(job.directory), progress=progress)
     verdict, golden = run.verdict, ""
     if job.update_golden:
         golden = update_golden(scenario, run.history, verdict.kpis)

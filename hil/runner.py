@@ -13,6 +13,7 @@ import msgspec
 
 from controller.app import open_devices
 from controller.cycle.application import Application
+from controller.errors import ScenarioError
 from controller.historian.events import EventStore
 from controller.historian.journal import SqliteJournal
 from controller.loop import Loop
@@ -132,6 +133,12 @@ def run_scenario(
             _run_here(stack, scenario, rig, clock, directory, tell, application)
         else:
             found = _run_apart(stack, scenario, rig, host, directory, tell)
+        if not witness.history.columns:
+            raise ScenarioError(
+                "the controller made no cycle, so there is nothing to judge",
+                where=str(scenario.path),
+                mend="Let the run last longer, or the faults of the controller begin later",
+            )
         found |= kpis(
             scenario,
             witness.history,

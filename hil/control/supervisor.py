@@ -89,6 +89,8 @@ class Supervisor:
                     self._world.run_until(min(message.until_ns, self._end_ns))
                     while self._host.paused and self._world.time_ns < self._end_ns:
                         self._scan()
+                    if self._world.time_ns >= self._end_ns:
+                        self._wake()
                     if self._host.down or not self._alive():
                         self._over(Ended("it was killed", True))
                         return
@@ -107,6 +109,11 @@ class Supervisor:
         self._full_cycles = self._full_cycles + 1 if self._host.disk_full else 0
         if self._full_cycles == 2:
             time.sleep(_COMMIT_S)
+
+    def _wake(self) -> None:
+        """A pause does not outlast the run: only a process that goes on can hand back."""
+        if self._host.paused:
+            self._host.end("pause")
 
     def _wait_until_undisturbed(self) -> None:
         while self._host.disturbed and self._world.time_ns < self._end_ns:
@@ -142,6 +149,7 @@ class Supervisor:
                 continue
             ready = True
         shared.set("stop", 1)
+        self._wake()
         self._leave(shared)
 
     def _hear(self, shared: SharedTime, ready: bool) -> bool:

@@ -116,7 +116,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "kill": Kind("host", is_event=True),
         "pause": Kind("host"),
         "disk_full": Kind("host"),
-        "clock_step": Kind("host", {"step_s": _ANY}, is_event=True),
+        "clock_step": Kind("host", {"step_s": _ANY}),
         "cpu_load": Kind("host", {}, {"workers": Span(1, 64, whole=True)}),
     }
 )

@@ -39,7 +39,7 @@ def judged(
 
 
 def check_signals(scenario: Scenario, outputs: Collection[str], inputs: Collection[str]) -> None:
-    """That every signal which is asserted will exist, before anything runs.
+    """That every signal which is asserted or moved will exist, before anything runs.
 
     Args:
         outputs, inputs: of the plant.
@@ -48,6 +48,13 @@ def check_signals(scenario: Scenario, outputs: Collection[str], inputs: Collecti
         ScenarioError: a name that no signal of the run will have; the nearest is proposed.
     """
     settings = scenario.settings
+    for profile in scenario.profiles:
+        if profile.input not in inputs:
+            raise ScenarioError(
+                f"the plant has no input {profile.input}",
+                where=f"{scenario.path} profiles",
+                mend=suggestion(profile.input, list(inputs)),
+            )
     known = [
         *(f"y.{name}" for name in outputs),
         *(f"u.{name}" for name in inputs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -26,16 +26,21 @@ class TimedVerdict(NamedTuple):
     seconds: float
 
 
-def write_junit(runs: Sequence[TimedVerdict], path: Path) -> None:
+def write_junit(
+    runs: Sequence[TimedVerdict], path: Path, errors: Mapping[str, str] | None = None
+) -> None:
     """Write one test suite with one test case per run; every KPI is a property of its case.
 
     A run fails with each check of severity `fail` that failed or could not be measured; it is
     skipped if none of its checks could be measured. Warnings go to `system-out`.
 
+    Args:
+        errors: by run, why it came to no verdict.
+
     Raises:
         ScenarioError: the file cannot be written.
     """
-    suite = _suite(runs)
+    suite = _suite(runs, errors or {})
     ElementTree.indent(suite)
     try:
         write_whole(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
@@ -47,7 +52,7 @@ def write_junit(runs: Sequence[TimedVerdict], path: Path) -> None:
         ) from error
 
 
-def _suite(runs: Sequence[TimedVerdict]) -> Element:
+def _suite(runs: Sequence[TimedVerdict], errors: Mapping[str, str]) -> Element:
     repeated = Counter((run.verdict.tier, run.verdict.scenario) for run in runs)
     cases = [
         _case(run, named_by_seed=repeated[run.verdict.tier, run.verdict.scenario] > 1)
@@ -56,13 +61,16 @@ def _suite(runs: Sequence[TimedVerdict]) -> Element:
     suite = Element(
         "testsuite",
         name="loopwright",
-        tests=str(len(cases)),
+        tests=str(len(cases) + len(errors)),
         failures=str(sum(case.find("failure") is not None for case in cases)),
-        errors="0",
+        errors=str(len(errors)),
         skipped=str(sum(case.find("skipped") is not None for case in cases)),
         time=f"{sum(run.seconds for run in runs):.3f}",
     )
     suite.extend(cases)
+    for name, text in errors.items():
+        case = SubElement(suite, "testcase", classname="loopwright.hil", name=_allowed(name))
+        SubElement(case, "error", type="error", message=_allowed(text))
     return suite
 
 

@@ -33,7 +33,7 @@ class LoopSection(Section):
     drives: Text
     pv: Text
     output: str = ""
-    gain: float = Field(gt=0)
+    gain: float = Field(gt=0, allow_inf_nan=False)
     reset: Quantity
     rate_time: Quantity = 0.0
     action: Literal["reverse", "direct"] = "reverse"

@@ -75,7 +75,7 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         external=shape.plc.kind == "external",
         plant_ref=plant.ref,
         plant_arguments=plant.arguments,
-        scan_s=places.seconds(shape.plc.scan, "plc", "scan"),
+        scan_s=_scan(shape, places),
         loops=loops,
         indicators=shape.plc.indicators,
         noise={
@@ -103,6 +103,17 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         x0=plant.x0,
         variant=variant,
     )
+
+
+def _scan(shape: ScenarioFile, places: Places) -> float:
+    scan_s = places.seconds(shape.plc.scan, "plc", "scan")
+    if not 1e-3 <= scan_s < float("inf"):
+        raise ScenarioError(
+            f"no PLC scans every {scan_s:g} s",
+            where=places.where("plc", "scan"),
+            mend="Write 1 ms or more, such as 1 s",
+        )
+    return scan_s
 
 
 def _plant(shape: ScenarioFile, settings: Settings, places: Places) -> PlantSection:
@@ -287,6 +298,14 @@ def _loop(name: str, section: LoopSection, settings: Settings, places: Places) -
     here = ("plc", "loops", name)
     unit = settings.tags[mv.setpoint].unit
     low, high = (places.value(v, unit, *here, "setpoint_range") for v in section.setpoint_range)
+    rate = places.value(section.setpoint_rate, unit, *here, "setpoint_rate", spread="s")
+    tuning = _tuning(section, places, name)
+    if not low < high or not rate > 0.0:
+        raise ScenarioError(
+            f"no setpoint moves in [{low:g}, {high:g}] {unit} at {rate:g} a second",
+            where=places.where(*here, "setpoint_range" if not low < high else "setpoint_rate"),
+            mend="Write the lower end first, and a rate above 0",
+        )
     return SlaveLoop(
         name=name,
         setpoint=mv.setpoint,
@@ -298,24 +317,28 @@ def _loop(name: str, section: LoopSection, settings: Settings, places: Places) -
         output=section.output,
         measures=section.measures,
         drives=section.drives,
-        tuning=PidTuning(
-            gain=section.gain,
-            reset_s=places.seconds(section.reset, *here, "reset"),
-            output_low=section.output_range[0],
-            output_high=section.output_range[1],
-            rate_s=places.seconds(section.rate_time, *here, "rate_time"),
-            action=section.action,
-        ),
+        tuning=tuning,
         setpoint_low=low,
         setpoint_high=high,
-        setpoint_rate_per_s=places.value(
-            section.setpoint_rate, unit, *here, "setpoint_rate", spread="s"
-        ),
+        setpoint_rate_per_s=rate,
         start_setpoint=places.value(section.start, unit, *here, "start"),
         fallback=None
         if section.fallback is None
         else places.value(section.fallback, unit, *here, "fallback"),
     )
+
+
+def _tuning(section: LoopSection, places: Places, name: str) -> PidTuning:
+    here = ("plc", "loops", name)
+    reset_s = places.seconds(section.reset, *here, "reset")
+    rate_s = places.seconds(section.rate_time, *here, "rate_time")
+    low, high = section.output_range
+    try:
+        return PidTuning(section.gain, reset_s, low, high, rate_s, section.action)
+    except ValueError as error:
+        raise ScenarioError(
+            str(error), where=places.where(*here), mend="Correct the tuning of this loop"
+        ) from error
 
 
 def _labs(
