@@ -7,7 +7,6 @@ Source: Rawlings, Mayne & Diehl 2017, sections 1.3 and 2.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import casadi as ca
 import numpy as np
@@ -66,12 +65,14 @@ class Regulator:
             v = np.clip(v, instance.v_low[k], instance.v_high[k]) * stage.horizon.moving[k]
             v = np.clip(s[nx:] + v, instance.u_low[k], instance.u_high[k]) - s[nx:]
             s = np.asarray(stage.interval(s, v, instance.theta[k]), dtype=np.float64).ravel()
+            if not np.isfinite(s).all():
+                return "the prediction is not finite"
             s[nx:] = np.where(free[k] > 0, s[nx:], instance.s0[nx:])
             u, y = stage.outputs(s, instance.theta[k])
             setpoints.append(np.asarray(u, dtype=np.float64).ravel())
             outputs.append(np.asarray(y, dtype=np.float64).ravel())
         ended = float(np.max(np.abs(s - instance.terminal_at)))
-        if not isfinite(ended) or not np.all(np.isfinite(outputs)):
+        if not np.all(np.isfinite(outputs)):
             return "the prediction is not finite"
         if ended > max(begun, NEAR):
             return f"it would lead away from the target: from {begun:.2g} to {ended:.2g} spans"
