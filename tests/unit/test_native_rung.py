@@ -205,6 +205,22 @@ PARTS = [
 ]
 
 
+@pytest.mark.parametrize("number", [np.inf, -np.inf, 1e300, 1e150, 1e60])
+def test_what_ran_away_leaves_nothing_behind(number: float) -> None:
+    """Also in the padding of the factors, where no later problem would overwrite it."""
+    stage = reactor()
+    used = rung.__wrapped__(stage)
+    problem = posed(stage, **next(iter(REACTOR_CASES.values())))
+    before = rung.__wrapped__(stage)(*problem)
+    for part in PARTS:
+        broken, begin = posed(stage, np.eye(stage.ns))
+        getattr(broken, part)[:] = number
+        used(broken, begin)
+        again = used(*problem)
+        assert again.trajectory.s.tobytes() == before.trajectory.s.tobytes(), part
+        assert again.certificate == before.certificate, part
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_an_unknown_number_is_never_answered(part: str) -> None:
     stage = reactor()

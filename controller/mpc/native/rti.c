@@ -303,6 +303,8 @@ int rti_solve(Rti *self, const double *argument, const double *guess, int budget
         verdict = iterate_once(self, &p, tolerance, result);
     write_result(self, &p, iterate, result);
     result[0] = verdict;
+    /* What ran away may stand in the padding of the factors, where nothing would overwrite it. */
+    if (verdict != RTI_CONVERGED) memset(self, 0, sizeof *self);
 #if defined(__SSE__)
     _mm_setcsr(control);
 #endif
