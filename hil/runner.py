@@ -21,7 +21,7 @@ from controller.optimizer.expression import compile_expression
 from controller.ports import Transport
 from controller.replay import Replayed
 from controller.settings import Settings, changed
-from hil.control.side import Account, Assignment, control
+from hil.control.side import Account, Assignment, Tell, control
 from hil.faults.kinds import check_tier
 from hil.follower import Follower
 from hil.history import History
@@ -224,7 +224,7 @@ def _run_here(
     rig: Rig,
     clock: LockstepClock,
     directory: Path,
-    tell: Any,
+    tell: Tell,
     application: Application | None,
 ) -> None:
     """The controller in this process, in lock-step with the world."""
@@ -263,7 +263,7 @@ def _run_apart(
     rig: Rig,
     host: ControlHost,
     directory: Path,
-    tell: Any,
+    tell: Tell,
 ) -> dict[str, float]:
     """The controller in a process of its own; KPIs of that process."""
     from hil.control.clocks import SharedTime

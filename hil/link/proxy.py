@@ -144,7 +144,7 @@ class FaultProxy:
 
         Raises:
             ScenarioError: no such fault on this protocol, or a wrong argument
-                (`hil.wire_faults.checked_link_fault`).
+                (`hil.link.faults.checked_link_fault`).
         """
         checked_link_fault(self._driver, fault, args)  # here, where the caller can hear of it
         self._order(lambda: self._begin(fault, args))

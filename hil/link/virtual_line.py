@@ -57,7 +57,7 @@ class MemoryLine:
         self._chance: Chance = self._faults.chance(0)
 
     def begin(self, fault: str, args: Mapping[str, float]) -> None:
-        """Raise a link fault; raises ScenarioError as `hil.wire_faults.checked_link_fault`."""
+        """Raise a link fault; raises ScenarioError as `hil.link.faults.checked_link_fault`."""
         kind = self._faults.begin(fault, args, self._clock.monotonic_ns())
         if kind in _SILENT and self._state == "up":
             self._state = "dead"

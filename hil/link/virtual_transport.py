@@ -92,7 +92,7 @@ class MemoryTransport:
 
         Raises:
             ScenarioError: no such fault on this protocol, or a wrong argument
-                (`hil.wire_faults.checked_link_fault`).
+                (`hil.link.faults.checked_link_fault`).
         """
         self._line.begin(fault, args)
 

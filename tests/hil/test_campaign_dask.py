@@ -16,15 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from controller.errors import DeviceUnreachable, ScenarioError
-
-pytest.importorskip("pyarrow")
-pytest.importorskip("distributed")
-
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
 
+from controller.errors import DeviceUnreachable, ScenarioError
 from hil.campaign import dask_cluster
 from hil.campaign.campaign import orders_of
 from hil.campaign.campaign_file import load_campaign

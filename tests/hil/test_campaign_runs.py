@@ -14,14 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from controller.errors import DeviceError, ScenarioError
-
-pytest.importorskip("pyarrow")
-
-import pyarrow.parquet as pq
-
 from hil.campaign import campaign as campaigns
 from hil.campaign import job as job_module
 from hil.campaign.campaign import orders_of, run_campaign

@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from controller.errors import JournalError, ScenarioError
-
-pytest.importorskip("pyarrow")
-
 from hil.campaign import extras
 from hil.campaign.shards import Identity, opened, read_rows
 
