@@ -98,6 +98,7 @@ class ModelPlant:
         # One array, so that a step copies its inputs at once.
         self._held = np.concatenate([self._u_nominal, self._d_nominal])
         self._u, self._d = np.split(self._held, [len(self._u_nominal)])
+        self._n_held, self._discrete = len(self._held), self.model.dt_s > 0.0
         self._p = self.model.p_nominal
         self._y = np.empty(len(self.model.y))
         self._h, self._dt_s, self._substeps = np.zeros(1), 0.0, 0
@@ -165,15 +166,16 @@ class ModelPlant:
             ValueError: u has the wrong length or dt_s is negative.
             ArithmeticError: the state left the finite numbers.
         """
-        if len(u) != len(self._held) or dt_s < 0.0:
+        if len(u) != self._n_held or dt_s < 0.0:
             raise ValueError(
-                f"plant {self.model.name} takes {len(self._held)} inputs and a time that does "
+                f"plant {self.model.name} takes {self._n_held} inputs and a time that does "
                 f"not run backwards, got {len(u)} and {dt_s} s"
             )
-        if self.model.dt_s > 0.0:
+        if self._discrete:
             self._sample(np.asarray(u, dtype=np.float64), dt_s)
-        self._held[:] = u
-        if self.model.dt_s == 0.0:
+            self._held[:] = u
+        else:
+            self._held[:] = u
             self._integrate(dt_s)
         self._measure()
         # A sum is finite only if every term is; numpy takes longer to begin looking.

@@ -146,7 +146,8 @@ def _think(
     # Of several steady states the one near the plant: the last target is a place to begin only
     # where the plant has come close to it.
     last = state.target
-    if last is not None and not (abs(last.x - situation.x) <= application.layout.x_near).all():
+    near = application.layout.x_near
+    if last is not None and not all((abs(last.x - situation.x) <= near).tolist()):
         last = None
     target = application.target(situation, last)
     planner, plan = application.ladder(state.planner, situation, target)

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -18,7 +19,8 @@ from msgspec import Struct, structs
 from scipy.special import chdtri  # pyright: ignore[reportUnknownVariableType]
 
 from controller.estimation.augmented import PLAUSIBLE_SPANS, AugmentedModel, Disturbance
-from controller.estimation.evaluation import Evaluation, Matrix, compiled
+from controller.estimation.evaluation import Evaluation, LinearEvaluation, Matrix, compiled
+from controller.estimation.fused import Fused, FusedStep, applies, fused_step
 from controller.estimation.kalman import (
     Belief,
     Innovation,
@@ -27,6 +29,7 @@ from controller.estimation.kalman import (
     innovation,
     predict,
     surprise,
+    unexpected,
 )
 from controller.signal import NS_PER_S
 from plant_models.process import Vector, names
@@ -83,6 +86,7 @@ class Moment(Struct, frozen=True, eq=False):
         arrival: moving horizon only: what was known before this moment from all that lies
             before it, where a window starts here.
         outcome: moving horizon only: how the solve of the window that ends here went.
+        shown: what the beliefs show, where that came with them for nothing.
     """
 
     time_ns: int
@@ -94,6 +98,7 @@ class Moment(Struct, frozen=True, eq=False):
     doubt: Matrix | None = None
     arrival: Belief | None = None
     outcome: str = ""
+    shown: Fused | None = None
 
 
 class DelayedFilterState(Struct, frozen=True, eq=False):
@@ -253,7 +258,7 @@ class DelayedFilter:
     noise_per_hour: Matrix
     dt_s: float
     memory_s: float
-    constant: Evaluation | None = None
+    constant: LinearEvaluation | None = None
 
     @property
     def evaluation(self) -> Evaluation:
@@ -290,7 +295,7 @@ class DelayedFilter:
         at = joined(state.moments[index], result.measurement, judged.excess, self.augmented.nx)
         moments = list(state.moments)
         posterior = self._corrected(at.prior, at.u, at.d, at.measured)
-        moments[index] = structs.replace(at, posterior=posterior)
+        moments[index] = structs.replace(at, posterior=posterior, shown=None)
         for i in range(index + 1, len(moments)):
             m = moments[i]
             moments[i] = self._next(moments[i - 1], m.time_ns, m.u, m.d, m.measured, m.doubt)
@@ -298,6 +303,8 @@ class DelayedFilter:
 
     def outputs(self, moment: Moment) -> tuple[Vector, Vector]:
         """Estimated outputs y (ny,) and their variances (ny,)."""
+        if moment.shown is not None:
+            return moment.shown.y, moment.shown.variance
         return outputs(self.evaluation, moment)
 
     def innovation(self, moment: Moment, measured: Measurement) -> Innovation:
@@ -306,6 +313,8 @@ class DelayedFilter:
 
     def surprise(self, moment: Moment, measured: Measurement) -> Vector:
         """The value of the innovation alone, (m,), at a third of the price."""
+        if moment.shown is not None:
+            return unexpected(moment.shown.expected, measured)
         return surprise(self.evaluation, moment.prior, moment.u, moment.d, measured)
 
     def _next(
@@ -318,6 +327,11 @@ class DelayedFilter:
         doubt: Matrix | None,
     ) -> Moment:
         elapsed_s = (time_ns - last.time_ns) / NS_PER_S
+        fused = _fused(self) if len(measured) == 1 and doubt is None else None
+        if fused is not None and applies(self.constant, measured[0], elapsed_s, self.dt_s):
+            shown = fused(last.posterior, u, last.d, d, elapsed_s, measured[0])
+            prior, posterior = shown.prior, shown.posterior
+            return Moment(time_ns, prior, posterior, u, d, measured, shown=shown)
         prior = predict(
             self.evaluation, self.noise_per_hour, last.posterior, u, last.d, elapsed_s, self.dt_s
         )
@@ -331,6 +345,11 @@ class DelayedFilter:
         for one in measured:
             belief = correct(self.evaluation, belief, u, d, one)
         return belief
+
+
+@lru_cache(maxsize=64)
+def _fused(filter_: DelayedFilter) -> FusedStep | None:
+    return fused_step(filter_.augmented, filter_.constant, filter_.noise_per_hour)
 
 
 def outputs(evaluation: Evaluation, moment: Moment) -> tuple[Vector, Vector]:

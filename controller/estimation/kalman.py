@@ -96,6 +96,11 @@ def surprise(
 ) -> Vector:
     """Measured minus predicted, (m,), in the units of the outputs."""
     y, _ = evaluation.observe(belief.z, u, d)
+    return unexpected(y, measured)
+
+
+def unexpected(y: Vector, measured: Measurement) -> Vector:
+    """Measured minus expected y (ny,), (m,)."""
     return np.array(measured.values) - y.take(sensors_of(measured.outputs, measured.sigmas).rows)
 
 

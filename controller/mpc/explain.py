@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Literal
 
@@ -236,6 +237,7 @@ class Explainer:
         return "no steady state comes nearer"
 
 
+@lru_cache(maxsize=4096)
 def _amount(value: float, unit: str) -> str:
     """A number and its unit, which 1 is not."""
     return f"{value:.4g}" if unit in ("", "1") else f"{value:.4g} {unit}"

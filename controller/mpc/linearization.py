@@ -23,6 +23,9 @@ from plant_models.process import Vector, jacobian_x, nominal
 S_PER_H = 3600.0
 # Relative to the largest singular value of the scaled df/dx: below it, a mode integrates.
 INTEGRATES = 1e-9
+# Up to so many balances the solve is written out, number by number: calling a linear solver takes
+# longer than its work.
+STATES_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +83,7 @@ class Linearizer:
     parameters: Vector
     at: Linearization
     evaluate: Callable[[], None]
-    failed: Callable[[], int]
+    failed: Callable[[], int] | None
     linear: bool
     right: Vector
     prices: Vector
@@ -88,6 +91,12 @@ class Linearizer:
     evaluate_bend: Callable[[], None]
     # CasADi writes through bare addresses: whoever holds these keeps them alive.
     alive: tuple[object, ...]
+
+    def usable(self) -> bool:
+        """Whether the last evaluation gave numbers."""
+        if self.failed is not None and self.failed():
+            return False  # what stands in the arrays is of an earlier one
+        return isfinite(self.at.figures[1])
 
     def curvature(self, prices: Vector) -> Vector:
         """Second derivative (n, n) of prices' y along the steady states, made convex.
@@ -136,7 +145,10 @@ def linearizer(
     n_mv, k, ny = len(mvs), left.shape[1], len(model.y)
     layout = Layout(nx, n_mv, k, len(cvs), ny)
     span = ca.DM([v.span for v in model.x])
-    point, p = ca.MX.sym("point", nx + n_mv), ca.MX.sym("p", nd + nw + nu + 2 * (n_mv + k))
+    functions = (augmented.derivative, augmented.output)
+    small = nx + k <= STATES_MAX and all(f.is_a("SXFunction") for f in functions)
+    symbol: Any = ca.SX if small else ca.MX
+    point, p = symbol.sym("point", nx + n_mv), symbol.sym("p", nd + nw + nu + 2 * (n_mv + k))
     x, us = point[:nx] * span + ca.DM(nominal(model.x)), point[nx:]
     d, w, u_now, wish, weight = ca.vertsplit(
         p, [0, *np.cumsum([nd, nw, nu, n_mv + k, n_mv + k]).tolist()]
@@ -158,7 +170,7 @@ def linearizer(
             [ca.DM.zeros(k, 1), ca.DM.zeros(k, n_mv), ca.DM.eye(k)],
         ]
     )
-    solved = ca.solve(ca.densify(bordered), ca.densify(sides), "qr") if nx else sides
+    solved = _solved(bordered, sides) if nx else sides
     states, rates = solved[:nx, :], solved[nx:, :]
     yx = ca.mtimes(yx, ca.diag(span))
     by_v = ca.horzcat(ca.mtimes(yu, place), ca.DM.zeros(ny, k))
@@ -204,8 +216,17 @@ def _first_order(function: ca.Function) -> ca.Function:
     )  # fmt: skip
 
 
+def _solved(matrix: Any, right: Any) -> Any:
+    """matrix⁻¹ right, by QR; what is singular gives no finite numbers, or a failure."""
+    matrix, right = ca.densify(matrix), ca.densify(right)
+    if isinstance(matrix, ca.MX):
+        return ca.solve(matrix, right, "qr")
+    q, r = ca.qr(matrix)
+    return ca.solve(r, ca.mtimes(q.T, right))
+
+
 def _second_order(
-    point: ca.MX, p: ca.MX, y: ca.MX, balance: ca.MX, bordered: ca.MX, tangent: ca.MX
+    point: Any, p: Any, y: Any, balance: Any, bordered: Any, tangent: Any
 ) -> ca.Function:
     """(point, parameters, prices (ny,)) -> second derivative of prices' y(v) on the balances.
 
@@ -213,13 +234,14 @@ def _second_order(
     tangent of the steady states.
     """
     nx, size = balance.numel(), bordered.size1()
-    prices, multipliers = ca.MX.sym("prices", y.numel()), ca.MX.sym("multipliers", nx)
+    symbol: Any = type(point)
+    prices, multipliers = symbol.sym("prices", y.numel()), symbol.sym("multipliers", nx)
     lagrangian = ca.dot(prices, y) + ca.dot(multipliers, balance)
     full = ca.Function("hessian", [point, p, prices, multipliers],
                        [ca.hessian(lagrangian, point)[0]])  # fmt: skip
     pull = ca.jtimes(y, point, prices, True)[:nx]
     right = ca.vertcat(-pull, ca.DM.zeros(size - nx, 1))
-    adjoint = ca.solve(ca.densify(bordered).T, ca.densify(right), "qr")[:nx] if nx else pull
+    adjoint = _solved(bordered.T, right)[:nx] if nx else pull
     reduced = ca.mtimes([tangent.T, full(point, p, prices, adjoint), tangent])
     return ca.Function("second_order", [point, p, prices], [ca.densify(reduced)])
 
@@ -254,8 +276,9 @@ def _bound(
     evaluate, failed = _buffered(function, (point, p), results)
     evaluate_bend, bend_failed = _buffered(second_order, (point, p, prices), (bend,))
     alive = (function, second_order, failed, bend_failed)
+    may_fail = None if function.is_a("SXFunction") else failed
     return Linearizer(
-        layout, point, p, at, evaluate, failed, linear, right, prices, bend, evaluate_bend, alive
+        layout, point, p, at, evaluate, may_fail, linear, right, prices, bend, evaluate_bend, alive
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 from msgspec import structs
@@ -106,15 +106,15 @@ class TargetCalculation:
         short, moved, radius = False, 0.0, NEAR if warm else 1.0
         for iteration in range(self.iterations):
             lin.evaluate()
-            imbalance, every = at.figures.tolist()
-            if lin.failed() or not isfinite(every):
+            if not lin.usable():
                 raise UnsolvedError("the balances cannot be linearized here")
+            imbalance = at.figures[0]
             low, high = asked.low - at.position, asked.high - at.position
             if solution is not None and short and imbalance <= BALANCED:
                 missed = np.maximum(low, -high)
                 missed[n:] -= solution.slack
-                most = float(missed.max())
-                if most > KEPT:
+                most = max(missed.tolist())
+                if not most <= KEPT:
                     # What the play of a frozen slack, in spans of the MVs, does to a steep CV.
                     missed[n:] /= np.maximum(1.0, np.abs(at.rows).sum(axis=1))
                     most = float(missed.max())
@@ -223,7 +223,7 @@ class TargetCalculation:
         x = answer.states * scales.x_span + scales.x_nominal
         slack = np.where(answer.slack > GIVEN_UP, answer.slack, 0.0) * scales.cv
         constraints: tuple[Constraint, ...] = ()
-        if not lin.failed() and isfinite(lin.at.figures[1]):
+        if lin.usable():
             constraints = self._explained(situation, asked, slack, answer.stages)
         return Target(u, x, answer.y, slack, True, constraints=constraints)
 

@@ -112,6 +112,7 @@ class SlaveSetpoint:
         "_last_remote",
         "_remote_high",
         "_remote_low",
+        "_taken",
         "clamped",
         "high",
         "in_use",
@@ -145,6 +146,7 @@ class SlaveSetpoint:
         """Follow the supervisory controller, starting from the setpoint in use."""
         self.remote = True
         self.wanted = self.in_use
+        self._taken = math.nan
 
     def to_local(self, fallback: float | None = None) -> None:
         """Hold the setpoint in use, or ramp to `fallback` where the process asks for one."""
@@ -158,6 +160,7 @@ class SlaveSetpoint:
     def clamp_remote(self, low: float, high: float) -> None:
         """Clamp what the controller writes to this part of the setpoint range."""
         self._remote_low, self._remote_high = max(low, self.low), min(high, self.high)
+        self._taken = math.nan
 
     def update(self, remote: float, dt_s: float) -> float:
         """The setpoint in use after one scan; `remote` is what the controller last wrote.
@@ -166,15 +169,17 @@ class SlaveSetpoint:
         range is clamped. Each such value counts once, however many scans see it.
         """
         if self.remote:
-            self._accept(remote)
+            if remote != self._taken:
+                self._accept(remote)
             target = self.wanted
         else:
             target = self.local
-        step = self.rate_per_s * dt_s
-        self.in_use += min(max(target - self.in_use, -step), step)
+        step, move = self.rate_per_s * dt_s, target - self.in_use
+        self.in_use += step if move > step else -step if move < -step else move
         return self.in_use
 
     def _accept(self, remote: float) -> None:
+        self._taken = remote
         last, self._last_remote = self._last_remote, remote
         if not math.isfinite(remote):
             self.refused += remote != last and not math.isnan(last)

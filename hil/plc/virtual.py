@@ -119,7 +119,7 @@ class VirtualPlc:
             _index(self._outputs, output, "plant output", tag) for tag, output in channels.items()
         ]
         self._noise = GaussianNoise(self.measured_tags, noise or {}, seed)
-        self.sensors = SensorFaults(seed + 1)
+        self.sensors = SensorFaults(seed + 1, memory.values())
         self._programs = [self._program(watch) for watch in self._watches.values()]
         self.time_ns = 0
         self._measured = self._measure()
@@ -241,10 +241,6 @@ class VirtualPlc:
         spec = self._loops[loop].spec
         return spec.setpoint_low, spec.setpoint_high
 
-    def keep_local(self, loop: str, local: bool) -> None:
-        """The operator's LOCAL selector on the faceplate: takes the permit away."""
-        self._loops[loop].kept_local = local
-
     def set_local_setpoint(self, loop: str, value: float) -> None:
         """The operator's setpoint, followed in LOCAL; in the setpoint's unit."""
         self._loops[loop].setpoint.set_local(value)
@@ -318,6 +314,7 @@ class _Program:
         "_commands",
         "_loops",
         "_n_words",
+        "_scans",
         "_status",
         "_words",
         "_written",
@@ -334,6 +331,8 @@ class _Program:
         tags of what is measured."""
         self.watch = watch
         self._loops, self._channels = tuple(loops), tuple(channels)
+        # With where each finds its setpoint and request among what was written.
+        self._scans = [(n, column, loop.scan, 2 * i) for i, (n, column, loop) in enumerate(loops)]
         self._n_words = len(watch.words)
         self._words: Sequence[float] = ()
         self._written: Sequence[float] = ()
@@ -357,15 +356,12 @@ class _Program:
 
     def control(self, u: Vector, measured: Sequence[float], dt_s: float) -> None:
         """Watch the heartbeat and run the loops, whose outputs go into u (nu,)."""
-        watch, written, at = self.watch, self._written, 0
-        engaged = False
-        for _, _, loop in self._loops:
-            engaged = engaged or loop.setpoint.remote
-        watch.engaged = engaged
-        watch.look(self._words, dt_s)
-        for number, column, loop in self._loops:
-            u[column] = loop.scan(dt_s, measured[number], written[at], written[at + 1])
-            at += 2
+        if self.watch.look(self._words, dt_s):
+            # A controller that has handed back may fall silent: nobody loses anything then.
+            self.watch.trips += any(loop.setpoint.remote for _, _, loop in self._loops)
+        written = self._written
+        for number, column, scan, at in self._scans:
+            u[column] = scan(dt_s, measured[number], written[at], written[at + 1])
 
     def publish(self, measured: Sequence[float], sensors: SensorFaults, dt_s: float) -> None:
         """Store what the device shows: echoes, the state of its loops, what is measured."""

@@ -27,7 +27,6 @@ class DeviceWatch:
         self.running = True
         self.echo_frozen = False
         self.alive = False
-        self.engaged = False
         self.trips = 0
         self.stale_frames = 0
         self._watchdog_s = watchdog_s
@@ -47,29 +46,30 @@ class DeviceWatch:
         self._heartbeat, self._sequence, *self._epoch = self._command.read()
         self._seen = self._heartbeat
 
-    def look(self, words: Sequence[float], dt_s: float) -> None:
+    def look(self, words: Sequence[float], dt_s: float) -> bool:
         """One scan of the watchdog; `words` are the values of the tags in `words`.
 
-        A new epoch is a restarted controller: it is alive once its heartbeat moves, no sooner.
+        True where it finds the controller dead that was alive until now. A new epoch is a
+        restarted controller: it is alive once its heartbeat moves, no sooner.
         """
         heartbeat, sequence, *epoch = words
         if epoch != self._epoch:
             self.forget()
-            return
+            return False
         if heartbeat != self._heartbeat:
             if int(sequence - self._sequence) % _WORD < _OLDER_HALF:
                 self.alive = True
                 self._quiet_s = 0.0
                 self._heartbeat = self._seen = heartbeat
                 self._sequence = sequence
-                return
+                return False
             self.stale_frames += heartbeat != self._seen
         self._seen = heartbeat
         self._quiet_s += dt_s
-        if self.alive and self._quiet_s > self._watchdog_s + _ROUNDING_S:
+        died = self.alive and self._quiet_s > self._watchdog_s + _ROUNDING_S
+        if died:
             self.alive = False
-            # A controller that has handed back may fall silent: nobody loses anything then.
-            self.trips += self.engaged
+        return died
 
     def answer(self) -> list[float]:
         """Heartbeat and sequence of the last accepted frame, for the tags in `echo_words`."""
