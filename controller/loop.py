@@ -192,6 +192,7 @@ class Loop:
         skipped = max(0, (now_ns - next_ns + period_ns // 2) // period_ns)
         self._deadline_ns = next_ns + skipped * period_ns
         self.counters.skipped += skipped
+        self.journal.rest(self._deadline_ns)
         self.clock.sleep_until(self._deadline_ns)
         return skipped
 

@@ -73,6 +73,7 @@ def run_application(
             settings_text=settings.text,
             settings_path=settings.path,
             initial_state=encode_wishes(wishes),
+            monotonic_ns=clock.monotonic_ns,
         ) as journal:
             application = build_application(settings, journal.epoch)
             _ask_for(journal.events, mode, journal.epoch, clock)
@@ -283,7 +284,9 @@ def slow_layer(config: str, directory: str, stop: Event) -> None:
         if advice is None:
             return
         newest: dict[int, int] = {}
-        while not stop.wait(POLL_S):
+        loop = mp.parent_process()
+        # Nobody tells it to stop when the loop was killed.
+        while not stop.wait(POLL_S) and (loop is None or loop.is_alive()):
             for segment in reader.segments():
                 if segment.settings_text != running.settings_text:
                     continue

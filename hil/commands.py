@@ -7,11 +7,14 @@ from pathlib import Path
 
 from controller.settings.quantity import QuantityError, seconds
 from controller.terminal import Verb, json_flag, messages, print_json, progress_bar, results
-from hil import run_command
 from hil.campaign import commands as campaign_commands
 from hil.compare import commands as compare_commands
 from hil.demo import demo_document, demo_table, run_demo
 from hil.scenario import TIERS
+from hil.seeds import seed_of
+from hil.suite import commands as suite_commands
+from hil.suite.running import end_in_order
+from hil.suite.shown import bar_of
 from hil.swarm import commands as swarm_commands
 
 
@@ -28,13 +31,13 @@ def _duration(text: str) -> float:
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=_duration, help="simulated time, e.g. 8h")
     parser.add_argument("--out", type=Path, default=Path("loopwright-demo"), help="data directory")
-    parser.add_argument("--seed", type=int, help="seed of noise, laboratory and faults")
+    parser.add_argument("--seed", type=seed_of, help="seed of noise, laboratory and faults")
     parser.add_argument("--tier", choices=TIERS, help="wire (real sockets) or virtual")
     json_flag(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    run_command.end_in_order()
+    end_in_order()
     console = messages()
     with progress_bar() as bar:
         run, report, elapsed_s = run_demo(
@@ -42,7 +45,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             tier=arguments.tier,
             seed=arguments.seed,
             duration_s=arguments.duration,
-            progress=run_command.bar_of(bar, "demo"),
+            progress=bar_of(bar, "demo"),
         )
     if arguments.json:
         print_json(demo_document(run, elapsed_s))
@@ -58,8 +61,11 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 # --- hil -------------------------------------------------------------------------------------
 
+INTERRUPTED = 130
+"""As shells tell of Ctrl-C: 128 and the number of the signal."""
+
 ACTIONS = (
-    run_command.run,
+    suite_commands.run,
     swarm_commands.swarm,
     compare_commands.compare,
     compare_commands.what_if,
@@ -82,8 +88,12 @@ def _configure_hil(parser: argparse.ArgumentParser) -> None:
 
 
 def _hil(arguments: argparse.Namespace) -> int:
-    run_command.end_in_order()
-    return int(arguments.act(arguments))
+    end_in_order()
+    try:
+        return int(arguments.act(arguments))
+    except KeyboardInterrupt:
+        messages().print("interrupted; what was finished is kept", style="yellow")
+        return INTERRUPTED
 
 
 # --- report ----------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from controller.app import application_of
 from controller.errors import ReplayError
 from controller.historian.reader import CycleRow, JournalReader
 from controller.replay import Replay, Replayed
-from hil.faults.solver import SolverFault, SolverFaults
+from hil.faults.solver import ClockOffsets, SolverFault, SolverFaults
+from hil.interrupts import interrupts_held
 
-# The journal commits once a second at the latest; looking more often finds nothing.
+# Often enough to keep up with the run, seldom enough not to slow it down.
 LOOK_S = 0.25
 
 
@@ -38,7 +39,8 @@ class Follower:
             name="loopwright-replay",
             daemon=True,
         )
-        self._process.start()
+        with interrupts_held():
+            self._process.start()
         answer.close()
 
     def finish(self, progress: Callable[[Replayed], None] | None = None) -> Replayed:
@@ -77,11 +79,13 @@ class Follower:
 
 
 class _AnnouncingReader(JournalReader):
-    """The journal, which says the time of each cycle before it is decided again."""
+    """The journal, which says the true time of each cycle before it is decided again."""
 
     def __init__(self, directory: Path, faults: SolverFaults) -> None:
         super().__init__(directory)
         self._faults = faults
+        self._offsets = ClockOffsets()
+        self._next_event = 1
 
     def cycles(
         self,
@@ -96,8 +100,15 @@ class _AnnouncingReader(JournalReader):
             segment, from_ns=from_ns, to_ns=to_ns, from_cycle=from_cycle, to_cycle=to_cycle
         )
         for row in rows:
-            self._faults.begin_cycle(row.time_ns)
+            self._hear()
+            self._faults.begin_cycle(row.time_ns - self._offsets.at(segment, row.cycle))
             yield row
+
+    def _hear(self) -> None:
+        """An event is in the log before the cycle that it concerns is in the journal."""
+        for event in self.events(from_id=self._next_event):
+            self._next_event = event.event_id + 1
+            self._offsets.hear(event.body)
 
 
 def _follow(

@@ -59,6 +59,7 @@ KPI_NAMES = (
     "invariant_violations",
     "control_starts",
     "control_endings",
+    "control_unready",
     "wall_s",
     "replayed_cycles",
     "replay_identical",

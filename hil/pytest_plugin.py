@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hil.seeds import seed_of
+
 if TYPE_CHECKING:
     from hil.judge.verdict import Check
     from hil.runner import Run
@@ -36,7 +38,7 @@ _MARKABLE = re.compile(r"[A-Za-z][\w.+/-]*")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("loopwright", "scenarios of Loopwright (*.hil.yaml)")
     group.addoption("--hil-tier", choices=TIERS, help="tier, instead of each scenario's own")
-    group.addoption("--hil-seed", type=int, help="seed, instead of each scenario's own")
+    group.addoption("--hil-seed", type=seed_of, help="seed, instead of each scenario's own")
     group.addoption(
         "--hil-update-golden", action="store_true", help="make these runs the golden ones"
     )

@@ -12,19 +12,20 @@ from controller.errors import ScenarioError
 from controller.ports import Clock, Transport
 from controller.settings import Device, ModbusRtuDevice, ModbusTcpDevice, S7Device
 from controller.wiring import typed_tags
+from hil.faults.kinds import Driver
 from hil.faults.schedule import FaultSchedule, FaultyHost, FaultyLink
 from hil.invariants.judge import Invariants
 from hil.lab import VirtualLab
-from hil.link.frames import Driver
 from hil.link.proxy import LOOPBACK, FaultProxy
 from hil.link.servers import ModbusServer, S7Server
 from hil.link.virtual_transport import MemoryTransport
 from hil.link.watch import WireWatch, permits_of
+from hil.plc.awl import AwlPlc
 from hil.plc.external import ExternalPlc
 from hil.plc.virtual import VirtualPlc
 from hil.plc_memory import DeviceMemory
 from hil.scenario.parts import Scenario
-from hil.world import START_NS, PlcSide, World, make_plc
+from hil.world import START_NS, PlcSide, World, make_plant, make_plc
 
 
 @runtime_checkable
@@ -39,7 +40,8 @@ class Rig:
     """Everything outside the controller, ready to run.
 
     Attributes:
-        addresses: overrides of the application that lead its devices here (wire, realtime).
+        addresses: overrides of the application that lead its devices here (wire, realtime), with
+            time-outs that fit its cycle.
         transports: the way into the PLC memory without a wire (virtual); empty otherwise.
     """
 
@@ -71,14 +73,14 @@ def build_rig(
         for device in settings.devices.values()
     }
     permits = permits_of(replace(settings, tags=tags))
-    plc: PlcSide = ExternalPlc(settings) if scenario.external else make_plc(scenario, memory)
-    if isinstance(plc, VirtualPlc) and isinstance(plc.plant, _Closing):
+    plc = _plc(scenario, memory)
+    if not isinstance(plc, ExternalPlc) and isinstance(plc.plant, _Closing):
         stack.callback(plc.plant.close)
     watch = WireWatch(drivers, permits, now_ns=clock.time_ns, in_use=plc.setpoint_in_use)
     lockstep = scenario.tier != "realtime"
     invariants = Invariants(settings, START_NS, watch, lockstep=lockstep)
     links: dict[str, FaultyLink] = {}
-    addresses: dict[str, object] = {}
+    addresses: dict[str, object] = time_outs(scenario)
     transports: list[Transport] = []
     for number, device in enumerate(settings.devices.values()):
         area, seed = memory[device.name], scenario.seed + 100 + number
@@ -111,8 +113,9 @@ def build_rig(
             seed=seed,
             on_frame=invariants.listener(device.name),
             layout=[cell.place for cell in area.cells.values()],
-            # In lock-step a storm breaks connections by the scenario's time, not by ours.
+            # A storm breaks connections by the scenario's time, not by ours.
             storm_clock_ns=clock.monotonic_ns if scenario.tier == "wire" else None,
+            speed=scenario.speed,
         )
         stack.enter_context(proxy)
         links[device.name] = proxy
@@ -132,6 +135,38 @@ def build_rig(
     )
     world = World(scenario, plc, schedule, labs)
     return Rig(world, plc, watch, invariants, addresses, tuple(transports))
+
+
+def _plc(scenario: Scenario, memory: dict[str, DeviceMemory]) -> VirtualPlc | AwlPlc | ExternalPlc:
+    """The PLCs of the kind that the scenario wants, with the plant behind them."""
+    if scenario.external:
+        return ExternalPlc(scenario.settings)
+    if scenario.awl is None:
+        return make_plc(scenario, memory)
+    (area,) = memory.values()
+    return AwlPlc(
+        make_plant(scenario),
+        scenario.awl,
+        area,
+        scenario.settings,
+        time_ns=START_NS,
+        seed=scenario.seed,
+        x0=scenario.x0,
+    )
+
+
+def time_outs(scenario: Scenario) -> dict[str, object]:
+    """Overrides for the time-outs of the devices where the plant lives faster than the wall clock.
+
+    Sockets know no other time than ours, so a time-out stays as long as it is configured; except
+    that all of them together still fit into a cycle, as the settings demand.
+    """
+    devices = scenario.settings.devices.values()
+    cycle_s = scenario.settings.cycle_s / scenario.speed
+    share = cycle_s / sum(device.timeout_s for device in devices)
+    if scenario.tier != "realtime" or share >= 1.0:
+        return {}
+    return {f"devices.{d.name}.timeout": share * d.timeout_s for d in devices}
 
 
 def _limits(device: Device) -> Limits | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from math import nan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from controller.cycle.application import Application
 from controller.errors import ScenarioError
 from controller.historian.events import EventStore
 from controller.historian.journal import SqliteJournal
+from controller.historian.writer import LossBound
 from controller.loop import Loop
 from controller.optimizer.expression import compile_expression
 from controller.ports import Transport
@@ -35,10 +39,14 @@ from hil.world import START_NS, LockstepClock
 
 if TYPE_CHECKING:
     from hil.control.host import ControlHost
+    from hil.control.supervisor import Supervisor
 
 VERDICT_FILE = "verdict.json"
 HISTORY_FILE = "history.npz"
 SCENARIO_FILE = "scenario.yaml"
+_MAIL_BUSY_S = 0.1
+_CYCLES_A_COMMIT = 20
+"""Where the controller shares this process: nothing can end it alone, so little is to be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,7 @@ def run_scenario(
         check_signals(scenario, rig.plc.outputs(), rig.plc.inputs())
         witness = _witness(scenario, rig, progress)
         found: dict[str, float] = {}
+        endings: list[str] = []
 
         def tell(account: Account) -> None:
             checking.begin()
@@ -132,7 +141,13 @@ def run_scenario(
         if host is None:
             _run_here(stack, scenario, rig, clock, directory, tell, application)
         else:
-            found = _run_apart(stack, scenario, rig, host, directory, tell)
+            supervisor = _run_apart(stack, scenario, rig, host, directory, tell)
+            endings = supervisor.endings
+            found |= {
+                "control_starts": float(supervisor.starts),
+                "control_endings": float(len(endings)),
+                "control_unready": float(supervisor.unready),
+            }
         if not witness.history.columns:
             raise ScenarioError(
                 "the controller made no cycle, so there is nothing to judge",
@@ -150,10 +165,11 @@ def run_scenario(
         replayed = checking.finish(progress)
     if replayed is not None:
         found["replayed_cycles"] = float(replayed.cycles)
-        found["replay_identical"] = float(replayed.passed)
+        # Of a journal that was lost whole, nothing can be said.
+        found["replay_identical"] = float(replayed.passed) if replayed.cycles else nan
     found["invariant_violations"] = float(len(witness.invariants.violations))
     found["wall_s"] = perf_counter() - begun_s
-    return _finished(scenario, directory, rig, witness, found, replayed)
+    return _finished(scenario, directory, rig, witness, found, replayed, endings)
 
 
 def _finished(
@@ -163,8 +179,13 @@ def _finished(
     witness: Witness,
     found: dict[str, float],
     replayed: Replayed | None,
+    endings: Sequence[str],
 ) -> Run:
-    """The verdict, and everything written down."""
+    """The verdict, and everything written down.
+
+    Args:
+        endings: of the control process, each with its time.
+    """
     history = witness.history
     verdict = judged(scenario, history, found, version("loopwright"))
     history.save(directory / HISTORY_FILE)
@@ -174,6 +195,7 @@ def _finished(
             *map(str, rig.watch.violations),
             *map(str, witness.invariants.violations),
         ],
+        "control_endings": list(endings),
         "scenario_path": scenario.path.name,
     }
     (directory / VERDICT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
@@ -245,6 +267,7 @@ def _run_here(
         application=application,
         cycles=scenario.cycles,
         started=started,
+        loss_bound=LossBound(seconds=_CYCLES_A_COMMIT * settings.cycle_s),
     )
 
 
@@ -264,12 +287,15 @@ def _run_apart(
     host: ControlHost,
     directory: Path,
     tell: Tell,
-) -> dict[str, float]:
-    """The controller in a process of its own; KPIs of that process."""
+) -> Supervisor:
+    """The controller in a process of its own; what has become of it."""
     from hil.control.clocks import SharedTime
+    from hil.control.mail import PatientMail
     from hil.control.supervisor import Supervisor
 
-    rig.world.mail = stack.enter_context(EventStore(directory))
+    store = stack.enter_context(EventStore(directory, busy_timeout_s=_MAIL_BUSY_S))
+    rig.world.mail = mail = PatientMail(store)
+    scratch = stack.enter_context(TemporaryDirectory(dir=directory, prefix="scratch-"))
     end_ns = START_NS + scenario.cycles * round(scenario.settings.cycle_s * 1e9)
     supervisor = Supervisor(
         rig.world,
@@ -277,13 +303,12 @@ def _run_apart(
         _assignment(scenario, rig, directory),
         tell,
         rig.invariants.restarted,
+        mail,
+        Path(scratch),
         end_ns,
     )
     if scenario.tier == "realtime":
         supervisor.run_realtime(SharedTime(START_NS, scenario.speed))
     else:
         supervisor.run_lockstep()
-    return {
-        "control_starts": float(supervisor.starts),
-        "control_endings": float(len(supervisor.endings)),
-    }
+    return supervisor

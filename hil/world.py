@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from controller.errors import LoopwrightError, ScenarioError
-from controller.historian.events import EventStore
 from controller.settings.plant_reference import accepted_names, call_factory, find_factory
-from controller.signal import NS_PER_S, Command
+from controller.signal import NS_PER_S, Command, QualityResult
 from hil.faults.schedule import Fault, FaultSchedule, FaultyPlc, FaultySensors
 from hil.lab import VirtualLab
 from hil.plc.virtual import PlcStatistics, VirtualPlc
@@ -45,6 +44,14 @@ class PlcSide(FaultyPlc, Protocol):
     def setpoint_in_use(self, setpoint_tag: str) -> float: ...
 
 
+class Mail(Protocol):
+    """Takes what the laboratory and the operators tell the controller."""
+
+    def add_quality_result(self, result: QualityResult, /) -> object: ...
+
+    def add_command(self, command: Command, /) -> object: ...
+
+
 @dataclass(slots=True)
 class World:
     """Everything outside the controller; advances only when the clock is asked to.
@@ -57,7 +64,7 @@ class World:
     plc: PlcSide
     schedule: FaultSchedule
     labs: tuple[VirtualLab, ...]
-    mail: EventStore | None = None
+    mail: Mail | None = None
     time_ns: int = START_NS
     _begun: list[Fault] = field(default_factory=lambda: list[Fault]())
     _commands_sent: int = 0

@@ -36,6 +36,8 @@ GAINS = (
     Variable("reflux_gain", "1", 0.0, 3.0, 1.0, "multiplies the effects of R"),
     Variable("steam_gain", "1", 0.0, 3.0, 1.0, "multiplies the effects of S"),
 )
+PURE_PERCENT = 100.0
+"""No product holds more methanol than that, nor less than none, whatever a straight line says."""
 CELLS = {
     ("XD", "R"): FOPDT(12.8, 16.7 * MINUTE_S, 1.0 * MINUTE_S),
     ("XD", "S"): FOPDT(-18.9, 21.0 * MINUTE_S, 3.0 * MINUTE_S),
@@ -63,6 +65,10 @@ def plant(dt_s: float = 6.0, reflux_gain: float = 1.0, steam_gain: float = 1.0) 
     """The column as a plant at its published operating point, moving every dt_s seconds; its
     outputs are XD, XB and the feed flow F.
 
+    The published answers are straight lines around 96.25 and 0.5 percent; where they leave what a
+    composition can be, the product is pure. The states go on beyond, as sections go on filling up
+    that are pure at the end already, so the way back takes its time.
+
     `reflux_gain` and `steam_gain` multiply the effects of R and S: a column unlike its model. They
     are parameters of the plant, so they may drift.
     """
@@ -72,7 +78,8 @@ def plant(dt_s: float = 6.0, reflux_gain: float = 1.0, steam_gain: float = 1.0) 
     rest = ca.DM(nominal(INPUTS))
     felt = rest + gains * (u - rest)
     f = ca.Function("f", [x, u, d, gains], [column.f(x, felt, d, none)])
-    h = ca.Function("h", [x, u, d, gains], [ca.vertcat(column.h(x, felt, d, none), d)])
+    products = ca.fmax(0.0, ca.fmin(column.h(x, felt, d, none), PURE_PERCENT))
+    h = ca.Function("h", [x, u, d, gains], [ca.vertcat(products, d)])
     unlike = replace(column, y=(*OUTPUTS, *DISTURBANCES), p=GAINS, f=f, h=h)
     return ModelPlant(unlike, parameters={"reflux_gain": reflux_gain, "steam_gain": steam_gain})
 

@@ -42,14 +42,22 @@ class BlockReader:
     Args:
         items: places of all read tags.
         clock: stamps samples and paces the tries.
-        patience_ns: time in one pass after which no further block is halved; the rest of the
+        patience_s: time in one pass after which no further block is halved; the rest of the
             search goes on in the next pass.
+        wait_clock_s: what the patience is measured with: the time that answers take.
     """
 
-    def __init__(self, items: Iterable[Item], clock: Clock, patience_ns: int) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        clock: Clock,
+        patience_s: float,
+        wait_clock_s: Callable[[], float],
+    ) -> None:
         self._items = tuple(items)
         self._clock = clock
-        self._patience_ns = patience_ns
+        self._patience_s = patience_s
+        self._wait_clock_s = wait_clock_s
         self._whole: tuple[Block, ...] = ()
         self._blocks: tuple[Block, ...] = ()
         self._refused: deque[Block] = deque()
@@ -86,7 +94,7 @@ class BlockReader:
             return ReadResult(samples, failure, dropped=True)
         pending = deque(self._blocks)
         kept: list[Block] = []
-        give_up_ns = self._clock.monotonic_ns() + self._patience_ns
+        give_up_s = self._wait_clock_s() + self._patience_s
         while pending:
             block = pending.popleft()
             try:
@@ -96,7 +104,7 @@ class BlockReader:
                 error = failure
                 if len(block.items) == 1:
                     self._refuse(block)
-                elif self._clock.monotonic_ns() > give_up_ns:
+                elif self._wait_clock_s() > give_up_s:
                     kept.extend(block.split())
                     self._mark(samples, (block,), Status.BAD_COMMUNICATION_ERROR)
                 else:

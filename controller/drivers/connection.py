@@ -25,7 +25,7 @@ from controller.errors import (
     WriteRefused,
 )
 from controller.ports import Clock, WriteReport
-from controller.signal import NS_PER_S, Sample, Status, Tag, WriteOutcome
+from controller.signal import Sample, Status, Tag, WriteOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ class OwnedConnection:
         self._reader = BlockReader(
             (item for tag, item in places if tag.access == "read"),
             clock,
-            int(timeout_s * NS_PER_S / 2),
+            timeout_s / 2.0,
+            wait_clock_s,
         )
         self._reader.plan(limits)
         self._limits = limits
@@ -309,6 +310,9 @@ class OwnedConnection:
         job.samples = result.samples
         if result.dropped and result.error is not None:
             self._drop(job, result.error)
+            if isinstance(result.error, DeviceTimeout):
+                # A read that is late is given up whole, whichever thread notices first.
+                job.samples = self._all_bad(Status.BAD_COMMUNICATION_ERROR)
             return
         with self._lock:
             if not job.abandoned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,6 +47,7 @@ class SqliteJournal:
         samples: apsw.Connection,
         segment: Segment,
         bound: LossBound,
+        monotonic_ns: Callable[[], int],
     ) -> None:
         """Use `open_journal`, which takes the lock and writes the segment's header."""
         self._directory = directory
@@ -54,7 +56,9 @@ class SqliteJournal:
         self._samples = samples
         self._segment = segment
         self._last_cycle: int | None = None
-        self._writer = SampleWriter(samples, directory / SAMPLES_FILE, segment.segment, bound)
+        self._writer = SampleWriter(
+            samples, directory / SAMPLES_FILE, segment.segment, bound, monotonic_ns
+        )
 
     @property
     def epoch(self) -> int:
@@ -117,6 +121,21 @@ class SqliteJournal:
         """On the disk when it returns. Raises JournalError when it cannot be kept."""
         self._events.append(time_ns, kind, body)
 
+    def rest(self, until_ns: int) -> None:
+        """No cycle comes before `until_ns`, monotonic: what would be too old by then is saved."""
+        self._writer.rest(until_ns)
+
+    def settle(self) -> None:
+        """Return when what is to be saved by now is saved, or has failed: the next call says so.
+
+        For a clock that does not run by itself: before it lets time go on, it waits for all that
+        a real disk would have done meanwhile.
+
+        Raises:
+            JournalError: the disk gives no answer.
+        """
+        self._writer.settle()
+
     def flush(self) -> None:
         """Return when every cycle appended so far is on the disk; raises JournalError if not."""
         self._writer.flush()
@@ -156,6 +175,7 @@ def open_journal(
     seed: int = 0,
     initial_state: bytes | Callable[[int], bytes] = b"",
     loss_bound: LossBound | None = None,
+    monotonic_ns: Callable[[], int] = time.monotonic_ns,
 ) -> SqliteJournal:
     """Open the journal of a data directory for one start of a controller.
 
@@ -167,6 +187,7 @@ def open_journal(
         versions: default: those of this process.
         initial_state: the encoded LoopState, or a function of the epoch that gives it.
         loss_bound: default: 1 s or 100 cycles.
+        monotonic_ns: of the loop's clock, by which the loss bound is counted.
 
     Raises:
         JournalError: another control process is alive there; a file is damaged, not ours or
@@ -195,7 +216,8 @@ def open_journal(
                 initial_state=initial_state(epoch) if callable(initial_state) else initial_state,
             )
             insert_segment(samples, segment)
-        return SqliteJournal(directory, lock, events, samples, segment, loss_bound or LossBound())
+        bound = loss_bound or LossBound()
+        return SqliteJournal(directory, lock, events, samples, segment, bound, monotonic_ns)
     except BaseException:
         if samples is not None:
             samples.close()

@@ -18,7 +18,8 @@ class ControlLock:
         """Take the lock.
 
         Raises:
-            JournalError: another living process holds it (the message tells its pid).
+            JournalError: another living process holds it (the message tells its pid); the
+                directory cannot be written, or the disk is full.
         """
         path = directory / LOCK_FILE
         try:
@@ -41,8 +42,16 @@ class ControlLock:
                 mend="Stop it first, or give this one a data directory of its own",
             ) from error
         # The file stays when the lock goes: removing it would let two processes lock two files.
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise JournalError(
+                f"the lock file cannot be written ({error.strerror})",
+                where=str(path),
+                mend="Free some space on this disk",
+            ) from error
 
     def release(self) -> None:
         """Let another process in; releasing twice does nothing."""

@@ -19,6 +19,7 @@ from hil.kpi_names import KPI_NAMES
 from hil.scenario import Tier
 from hil.scenario.file import Section
 from hil.scenario.places import Places, shape_error
+from hil.seeds import RANGE, SEED_MAX
 
 DesignKind = Literal["latin_hypercube", "sobol", "random"]
 Scale = Literal["linear", "log"]
@@ -40,9 +41,9 @@ class RangeSection(Section):
 
 
 class SeedsSection(Section):
-    """Scenario seeds: `count` of them, from `first` on; each is one job."""
+    """Scenario seeds: `count` of them, from `first` on; each is one job of every variant."""
 
-    first: int = Field(default=1, ge=0)
+    first: int = Field(default=1, ge=0, le=SEED_MAX, strict=True)
     count: int = Field(ge=1, le=JOBS_MAX)
 
 
@@ -57,7 +58,7 @@ class CampaignFile(Section):
     duration: Quantity | None = None
     seeds: SeedsSection
     design: DesignKind = "latin_hypercube"
-    design_seed: int = Field(default=1, ge=0)
+    design_seed: int = Field(default=1, ge=0, le=SEED_MAX, strict=True)
     mismatch: dict[str, RangeSection] = Field(min_length=1)
     changes: dict[str, Any] = Field(default_factory=dict)
     kpis: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
@@ -105,7 +106,8 @@ class Campaign:
 
     Attributes:
         duration_s: of every job; None leaves it to the scenario.
-        jobs: how many runs, with the scenario seeds first_seed, first_seed + 1, …
+        seeds: how many runs of each variant of the scenario's matrix, with the scenario seeds
+            first_seed, first_seed + 1, …; each seed comes with its own plant.
         changes: dotted changes of the scenario that all jobs share.
         kpis: patterns of the KPIs to keep, as of a shell.
         replay_every: each so many-th job is also replayed and compared; 0 is none.
@@ -119,7 +121,7 @@ class Campaign:
     tier: Tier
     duration_s: float | None
     first_seed: int
-    jobs: int
+    seeds: int
     design: DesignKind
     design_seed: int
     mismatch: tuple[Range, ...]
@@ -127,12 +129,18 @@ class Campaign:
     kpis: tuple[str, ...]
     replay_every: int
 
-    def with_jobs(self, jobs: int) -> Campaign:
-        return replace(self, jobs=jobs)
+    def with_seeds(self, seeds: int) -> Campaign:
+        """The campaign with another number of seeds.
+
+        Raises:
+            ScenarioError: the last of them is none.
+        """
+        _check_last_seed(self.first_seed, seeds, "--seeds")
+        return replace(self, seeds=seeds)
 
     def __str__(self) -> str:
         return (
-            f"{self.id}: {self.title}; {self.jobs} jobs, {self.design} over "
+            f"{self.id}: {self.title}; {self.seeds} seeds, {self.design} over "
             f"{', '.join(r.name for r in self.mismatch)}, tier {self.tier}"
         )
 
@@ -176,6 +184,7 @@ def load_campaign(path: str | Path) -> Campaign:
                 where=places.where("kpis", i),
                 mend=suggestion(pattern, KPI_NAMES),
             )
+    _check_last_seed(shape.seeds.first, shape.seeds.count, places.where("seeds"))
     return Campaign(
         id=shape.id,
         title=shape.title,
@@ -185,7 +194,7 @@ def load_campaign(path: str | Path) -> Campaign:
         tier=shape.tier,
         duration_s=None if shape.duration is None else places.seconds(shape.duration, "duration"),
         first_seed=shape.seeds.first,
-        jobs=shape.seeds.count,
+        seeds=shape.seeds.count,
         design=shape.design,
         design_seed=shape.design_seed,
         mismatch=_ranges(shape, places),
@@ -193,6 +202,15 @@ def load_campaign(path: str | Path) -> Campaign:
         kpis=tuple(shape.kpis),
         replay_every=shape.replay_every,
     )
+
+
+def _check_last_seed(first: int, count: int, where: str) -> None:
+    if first + count - 1 > SEED_MAX:
+        raise ScenarioError(
+            f"{count} seeds from {first} on end beyond the last one",
+            where=where,
+            mend=f"Begin lower, or take fewer; seeds are {RANGE}",
+        )
 
 
 def _ranges(shape: CampaignFile, places: Places) -> tuple[Range, ...]:

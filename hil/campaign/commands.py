@@ -58,7 +58,7 @@ def _execute(arguments: argparse.Namespace) -> int:
         check_ending(arguments.picture)
     campaign = load_campaign(arguments.campaign)
     if arguments.seeds is not None:
-        campaign = campaign.with_jobs(arguments.seeds)
+        campaign = campaign.with_seeds(arguments.seeds)
     directory = arguments.out or Path("out/campaigns") / campaign.id
     rows = _run(campaign, directory, arguments)
     summary = summarize(campaign, rows)
@@ -86,10 +86,12 @@ def _run(campaign: Campaign, directory: Path, arguments: argparse.Namespace) -> 
         return on_processes(orders, arguments.jobs or os.cpu_count() or 1, execute)
 
     with progress_bar() as bar:
-        task = bar.add_task(campaign.id, total=campaign.jobs, numbers="")
+        task = bar.add_task(campaign.id, total=campaign.seeds, numbers="")
 
         def progress(done: int, jobs: int, failed: int) -> None:
-            bar.update(task, completed=done, numbers=f"{done} of {jobs}, {failed} failed")
+            bar.update(
+                task, completed=done, total=jobs, numbers=f"{done} of {jobs}, {failed} failed"
+            )
 
         rows = arguments.shard_rows
         return run_campaign(campaign, directory, executor, progress, shard_rows=rows)

@@ -18,17 +18,17 @@ EXTENDABLE: frozenset[DesignKind] = frozenset({"sobol", "random"})
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One run: its number from 0, the seed of the scenario, and the drawn value of each path."""
+class Draw:
+    """A seed of the scenario and the plant drawn for it: the value of each path; numbers from 0."""
 
     number: int
     seed: int
     values: Mapping[str, float]
 
 
-def jobs_of(campaign: Campaign) -> tuple[Job, ...]:
-    """Every job of a campaign; the same file gives the same jobs."""
-    points = _unit_points(campaign.design, campaign.jobs, len(campaign.mismatch), campaign)
+def draws_of(campaign: Campaign) -> tuple[Draw, ...]:
+    """Every seed and plant of a campaign; the same file gives the same ones."""
+    points = _unit_points(campaign.design, campaign.seeds, len(campaign.mismatch), campaign)
     columns: dict[str, list[float]] = {}
     for i, drawn in enumerate(campaign.mismatch):
         share = points[:, i]
@@ -38,12 +38,12 @@ def jobs_of(campaign: Campaign) -> tuple[Job, ...]:
         else:
             columns[drawn.path] = (drawn.low + share * (drawn.high - drawn.low)).tolist()
     return tuple(
-        Job(
+        Draw(
             number,
             campaign.first_seed + number,
             {path: values[number] for path, values in columns.items()},
         )
-        for number in range(campaign.jobs)
+        for number in range(campaign.seeds)
     )
 
 
@@ -63,14 +63,14 @@ def _unit_points(
 
 def design_hash(campaign: Campaign, parcel_digest: str) -> str:
     """What results must have in common to stand in one table: scenario files, ranges, design, what
-    is kept. The number of jobs belongs to it where a design of more jobs is another design."""
+    is kept. The number of seeds belongs to it where a design of more seeds is another design."""
     plain = {
-        "format": 1,
+        "format": 2,
         "files": parcel_digest,
         "tier": campaign.tier,
         "duration_s": campaign.duration_s,
         "first_seed": campaign.first_seed,
-        "jobs": None if campaign.design in EXTENDABLE else campaign.jobs,
+        "seeds": None if campaign.design in EXTENDABLE else campaign.seeds,
         "design": campaign.design,
         "design_seed": campaign.design_seed,
         "mismatch": [asdict(drawn) for drawn in campaign.mismatch],

@@ -99,7 +99,9 @@ def failed_checks(checks: Sequence[Check], *, replayed: bool) -> list[Check]:
 def _verdict(order: Order) -> Verdict:
     if order.replay and mp.current_process().daemon:
         raise ScenarioError(NO_PROCESS, where="replay_every", mend=MEND_NO_PROCESS)
-    scenario = load_scenario(unpack(order.parcel), {**order.changes, **order.values})
+    scenario = load_scenario(
+        unpack(order.parcel), {**order.changes, **order.values}, variant=order.variant
+    )
     # A golden run is that of one plant and one seed, of which a campaign has many.
     scenario = replace(scenario, golden=None)
     with TemporaryDirectory(dir=scratch(), prefix="job-") as folder:

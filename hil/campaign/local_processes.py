@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from hil.campaign.order import Order, Row, failure
+from hil.interrupts import interrupts_held
 
 Work = Callable[[Order], Row]
 
@@ -32,13 +32,13 @@ def on_processes(orders: Sequence[Order], processes: int, work: Work) -> Iterato
         with _pool(processes) as pool:
             try:
                 while suspects:
-                    row = pool.submit(work, suspects[0]).result()
+                    row = _submit(pool, work, suspects[0]).result()
                     suspects.popleft()
                     yield row
                 while waiting or flying:
                     while waiting and len(flying) < 2 * processes:
                         # Taken out only when it flies: a pool that is broken refuses it.
-                        flying[pool.submit(work, waiting[0])] = waiting[0]
+                        flying[_submit(pool, work, waiting[0])] = waiting[0]
                         waiting.popleft()
                     done, _ = wait(flying, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -74,9 +74,14 @@ def _pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
 
 
+def _submit(pool: ProcessPoolExecutor, work: Work, order: Order) -> Future[Row]:
+    """Hand out a job; a pool starts its processes when they are first needed."""
+    with interrupts_held():
+        return pool.submit(work, order)
+
+
 def _begin() -> None:
-    """In the worker: Ctrl-C is for the campaign, and no worker outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In the worker: none outlives the campaign."""
     campaign = mp.parent_process()
 
     def watch() -> None:

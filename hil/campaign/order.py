@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hil.scenario import Tier
 
 Row = dict[str, Any]
-"""job, seed, passed, failed (checks), error, wall_s, code; `x.` drawn values; `kpi.` KPIs."""
+"""job, seed, variant, passed, failed (checks), error, wall_s, code; `x.` what was drawn; `kpi.`"""
 
 DRAWN, KPI = "x.", "kpi."
 
@@ -21,13 +21,15 @@ class Order:
     """Everything a process on any machine needs to run one job.
 
     Attributes:
-        values: drawn values by dotted path; `changes` are those that all jobs share.
+        variant: of the scenario's matrix, in words; "" where it has none.
+        values: drawn values by dotted path; `changes` are those of the campaign and the variant.
         kpis: patterns of the KPIs to keep.
         code: the code version that must run it.
     """
 
     number: int
     seed: int
+    variant: str
     values: Mapping[str, float]
     changes: Mapping[str, Any]
     tier: Tier
@@ -41,7 +43,8 @@ class Order:
     def frame(self) -> Row:
         """What a row of this job holds, however it ends."""
         drawn = {f"{DRAWN}{path}": float(value) for path, value in self.values.items()}
-        return {"job": self.number, "seed": self.seed, "code": self.code, **drawn}
+        whose = {"job": self.number, "seed": self.seed, "variant": self.variant}
+        return {**whose, "code": self.code, **drawn}
 
 
 def failure(order: Order, error: str) -> Row:

@@ -21,6 +21,8 @@ from hil.report.page import Cell, Raw, banner, code, page, paragraph, picture, s
 from hil.whole_file import write_whole
 
 FAILED_SHOWN = 50
+VARIANTS_BESIDE = 6
+"""More columns than that are not read any more; the JSON document has them all."""
 
 
 def write_page(summary: Summary, path: Path) -> None:
@@ -40,6 +42,7 @@ def write_page(summary: Summary, path: Path) -> None:
             "muted",
         ),
         banner(outcome, words, str(rate)),
+        *([_variants(summary)] if len(summary.variants) > 1 else []),
         _ranges(summary),
         _sensitivity(summary),
         _failures(summary),
@@ -53,6 +56,32 @@ def write_page(summary: Summary, path: Path) -> None:
             where=str(path),
             mend="Choose another place with --html",
         ) from error
+
+
+def _variants(summary: Summary) -> Raw:
+    """How often each variant fails, and its medians beside those of the others."""
+    header = ("variant", *(Cell(text, "number") for text in ("jobs", "failed", "at most, 95 %")))
+    rows = [
+        (
+            variant.name,
+            Cell(str(variant.rate.jobs), "number"),
+            Cell(str(variant.rate.failures), "number"),
+            Cell(f"{100 * variant.rate.high:.3g} %", "number"),
+        )
+        for variant in summary.variants
+    ]
+    parts = [
+        paragraph("Each variant has met the same plants and seeds.", "muted"),
+        table(header, rows, [variant.rate.failures > 0 for variant in summary.variants]),
+    ]
+    if len(summary.variants) <= VARIANTS_BESIDE:
+        medians = [
+            (name, *(Cell(f"{v.medians[name]:.4g}", "number") for v in summary.variants))
+            for name in varying(summary)
+        ]
+        beside = ("median of KPI", *(Cell(v.name, "number") for v in summary.variants))
+        parts.append(table(beside, medians))
+    return section("Variants", *parts)
 
 
 def _ranges(summary: Summary) -> Raw:
@@ -113,13 +142,20 @@ def _failures(summary: Summary) -> Raw:
         (
             Cell(str(row["job"]), "number"),
             Cell(str(row["seed"]), "number"),
+            row["variant"],
             row["error"] or row["failed"],
             ", ".join(f"{path} = {value:.5g}" for path, value in changes_of(row).items()),
         )
         for row in summary.failed_jobs[:FAILED_SHOWN]
     ]
     more = len(summary.failed_jobs) - len(rows)
-    header = (Cell("job", "number"), Cell("seed", "number"), "what failed", "drawn values")
+    header = (
+        Cell("job", "number"),
+        Cell("seed", "number"),
+        "variant",
+        "what failed",
+        "drawn values",
+    )
     return section(
         "Failures",
         table(("check or error", Cell("jobs", "number")), checks + errors, narrow=True),

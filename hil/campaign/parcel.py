@@ -49,8 +49,7 @@ def pack(scenario: Path) -> Parcel:
     scenario = Path(normpath(Path.cwd() / scenario))
     data = _document(scenario)
     found = {scenario, *_named(data, scenario)}
-    named = data.get("application") if isinstance(data, dict) else None
-    if isinstance(named, str):
+    for named in _applications(data):
         application = Path(normpath(scenario.parent / named))
         if application.is_file():
             found |= {application, *_named(_document(application), application)}
@@ -64,6 +63,14 @@ def pack(scenario: Path) -> Parcel:
             mend="Name an installed package instead of a large file",
         )
     return Parcel(PurePosixPath(relpath(scenario, top)).as_posix(), files)
+
+
+def _applications(data: Any) -> Iterator[str]:
+    """The application that a scenario names, and those of its matrix."""
+    if isinstance(data, dict):
+        matrix = data.get("matrix")
+        yield from _texts(data.get("application"))
+        yield from _texts(matrix.get("application") if isinstance(matrix, dict) else None)
 
 
 def _read(path: Path) -> bytes:

@@ -19,7 +19,7 @@ from hil.campaign.order import Row
 CAMPAIGN_FILE, IDENTITY_FILE, LOCK_FILE = "campaign.yaml", "campaign.json", "campaign.lock"
 SHARDS = "results"
 
-_TEXTS, _NUMBERS = ("failed", "error", "code"), ("job", "seed")
+_TEXTS, _NUMBERS = ("variant", "failed", "error", "code"), ("job", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _check(path: Path, identity: Identity) -> None:
         )
     if held.design != identity.design:
         raise ScenarioError(
-            "holds results of another design: the campaign, the number of jobs of a Latin "
+            "holds results of another design: the campaign, the number of seeds of a Latin "
             "hypercube, the scenario or its application has changed",
             where=str(path),
             mend=f"Compare with {path / CAMPAIGN_FILE}, or choose another directory with --out",

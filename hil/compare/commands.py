@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from controller.terminal import Verb, json_flag, print_json, results, time_of
+from hil.compare.check_changes import told_together
 from hil.compare.comparison import Comparison, Group, KpiRow
 
 # --- compare ---------------------------------------------------------------------------------
@@ -49,10 +50,11 @@ def _show(comparison: Comparison) -> None:
     for group in comparison.groups:
         screen.print(_kpi_table(group))
     for change in comparison.changes:
-        screen.print(str(change), markup=False)
+        if not change.worse:  # Those are among the regressions below.
+            screen.print(str(change), markup=False)
     for side, runs in (("A", comparison.only_a), ("B", comparison.only_b)):
-        for run in runs:
-            screen.print(f"only in {side}: {run}", markup=False)
+        for text in told_together(runs):
+            screen.print(f"only in {side}: {text}", markup=False)
     screen.print(comparison.power, markup=False)
     count = len(comparison.regressions)
     screen.print(f"{comparison.pairs} pairs, {count} regressions", markup=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
 
+from hil.compare.check_changes import CheckChange, check_changes, shown, told_together
 from hil.compare.directions import Better, better, of_the_machine
 from hil.compare.paired_test import (
     LEVEL,
@@ -56,28 +57,6 @@ class KpiRow:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckChange:
-    """An assertion of a scenario whose outcome changed."""
-
-    run: str
-    check: str
-    before: str
-    after: str
-    a: float | None
-    b: float | None
-    severity: str
-
-    @property
-    def worse(self) -> bool:
-        return self.after != "passed" and self.severity == "fail"
-
-    def __str__(self) -> str:
-        values = f"{_shown(self.a)} → {_shown(self.b)}"
-        note = "" if self.severity == "fail" else ", a warning"
-        return f"{self.run}: {self.check} {self.before} → {self.after} ({values}{note})"
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """The pairs of one scenario in one tier, and their KPIs."""
 
@@ -109,13 +88,13 @@ class Comparison:
     def regressions(self) -> tuple[str, ...]:
         """Why a careful team would not merge this, one sentence each."""
         found = [f"check: {change}" for change in self.changes if change.worse]
-        found += [f"missing in B: {run}" for run in self.only_a]
+        found += [f"missing in B: {runs}" for runs in told_together(self.only_a)]
         for group in self.groups:
             place = f"{group.scenario}, {group.tier}"
             for row in group.kpis:
                 if row.finding == "worse":
                     found.append(
-                        f"KPI: {place}: {row.name} {_shown(row.a)} → {_shown(row.b)}, "
+                        f"KPI: {place}: {row.name} {shown(row.a)} → {shown(row.b)}, "
                         f"p {row.p_holm:.3g} after correction, n {row.n}"
                     )
                 if row.lost:
@@ -147,7 +126,7 @@ class Comparison:
             "tests": self.tests,
             "power": self.power,
             "regressions": list(self.regressions),
-            "changes": [str(change) for change in self.changes],
+            "changes": [change.plain() for change in self.changes],
             "only_a": [str(run) for run in self.only_a],
             "only_b": [str(run) for run in self.only_b],
             "groups": [
@@ -190,7 +169,7 @@ def compare(pairing: Pairing) -> Comparison:
         )
         for group in groups
     ]
-    changes = [change for g in groups for pair in g.pairs for change in _check_changes(pair)]
+    changes = [change for group in groups for change in check_changes(group.pairs)]
     changes.sort(key=lambda change: not change.worse)
     return Comparison(tuple(judged), tuple(changes), pairing.only_a, pairing.only_b, len(tested))
 
@@ -249,41 +228,6 @@ def _judged(row: KpiRow, p_holm: float, tests: int) -> KpiRow:
     return replace(row, p_holm=p_holm, finding=finding)
 
 
-def _check_changes(pair: Pair) -> list[CheckChange]:
-    """Assertions of either side whose outcome is another one."""
-    before, after = _numbered(pair.a.checks), _numbered(pair.b.checks)
-    found: list[CheckChange] = []
-    for name in dict.fromkeys((*before, *after)):
-        a, b = before.get(name), after.get(name)
-        outcome_a, outcome_b = ("absent" if c is None else str(c["outcome"]) for c in (a, b))
-        known = b or a
-        if outcome_a == outcome_b or known is None:
-            continue
-        found.append(
-            CheckChange(
-                run=str(pair.b),
-                check=name,
-                before=outcome_a,
-                after=outcome_b,
-                a=a["value"] if a else None,
-                b=b["value"] if b else None,
-                severity=str(known["severity"]),
-            )
-        )
-    return found
-
-
-def _numbered(checks: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Checks by name; a further one of the same name gets a number."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for check in checks:
-        name, number = str(check["name"]), 2
-        while name in found:
-            name, number = f"{check['name']} ({number})", number + 1
-        found[name] = check
-    return found
-
-
 def _measured(run: FinishedRun, name: str) -> float | None:
     """A KPI; a mode or rung that a run does not mention did not occur in it."""
     absent = 0.0 if name.startswith(("share_", "rung_")) and "cycles" in run.kpis else None
@@ -293,7 +237,3 @@ def _measured(run: FinishedRun, name: str) -> float | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _shown(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4g}"

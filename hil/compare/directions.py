@@ -44,6 +44,7 @@ _LOWER: tuple[str, ...] = (
     "unsafe_writes",
     "invariant_violations",
     "control_endings",
+    "control_unready",
     "cycle_ms_",
     "solve_ms_",
     "step_ms_",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 
 from controller.errors import ReplayError
 from controller.historian.samples import Segment
+from hil.compare.check_changes import seeds_told, told_together
 from hil.compare.comparison import Comparison, Group, KpiRow
 from hil.compare.directions import of_the_machine
 from hil.compare.figures import overlays
 from hil.compare.paired_test import LEVEL
-from hil.compare.runs import FinishedRun, Pair
+from hil.compare.runs import Pair
 from hil.report.page import (
     Cell,
     Raw,
@@ -117,15 +118,18 @@ def _checks(comparison: Comparison) -> Raw:
         return section("Verdicts", paragraph(words))
     rows = [
         (
-            change.run,
+            change.place,
             change.check,
-            Cell(f"{change.before} → {change.after}", "fixed"),
-            Cell(f"{_value(change.a)} → {_value(change.b)}", "number"),
+            change.outcomes,
+            Cell(change.share, "fixed"),
+            Cell(change.worst, "fixed"),
+            Cell(change.turned[0].values, "number"),
             "" if change.severity == "fail" else "warning only",
         )
         for change in comparison.changes
     ]
-    header = ("Run", "Check", "Outcome", Cell("Value", "number"), "")
+    worst = ("Worst in", Cell("Value there", "number"))
+    header = ("Scenario", "Check", "Outcome", "Shown by", *worst, "")
     return section("Verdicts", table(header, rows, [c.worse for c in comparison.changes]))
 
 
@@ -136,7 +140,7 @@ def _group(group: Group, prefix: str, *, folded: bool) -> Raw:
     words = None if settings is None else Words(settings, money)
     moved = [row for row in group.kpis if row.finding != "same"]
     same = [row.name for row in group.kpis if row.finding == "same"]
-    seeds = ", ".join(str(pair.a.seed) for pair in group.pairs)
+    seeds = seeds_told(pair.a.seed for pair in group.pairs)
     parts = [
         paragraph(
             f"{len(group.pairs)} pairs, tier {group.tier}, seeds {seeds}. Arrows tell the better "
@@ -288,12 +292,9 @@ def _overrides(a: Segment, b: Segment) -> list[str]:
 
 
 def _unpaired(comparison: Comparison) -> Raw:
-    rows = [*_told("only in A", comparison.only_a), *_told("only in B", comparison.only_b)]
+    sides = (("only in A", comparison.only_a), ("only in B", comparison.only_b))
+    rows = [(where, text) for where, runs in sides for text in told_together(runs)]
     return section("Runs without a partner", table((), rows)) if rows else Raw("")
-
-
-def _told(where: str, runs: Iterable[FinishedRun]) -> list[tuple[str, str]]:
-    return [(where, str(run)) for run in runs]
 
 
 def _method(a: Path, b: Path, out: Path) -> Raw:

@@ -102,13 +102,14 @@ def find_runs(directory: Path) -> tuple[FinishedRun, ...]:
     """The run in a directory, or all runs below it, in the order of their paths.
 
     Raises:
-        ReplayError: there is none, or one is damaged.
+        ScenarioError: there is none.
+        ReplayError: one is damaged.
     """
     files = sorted(directory.rglob(VERDICT_FILE))
     if (directory / VERDICT_FILE).exists():
         files = [directory / VERDICT_FILE]
     if not files:
-        raise ReplayError(
+        raise ScenarioError(
             f"there is no run: no {VERDICT_FILE} in it or below",
             where=str(directory),
             mend="Name a directory into which `loopwright hil run --out` wrote",

@@ -29,7 +29,12 @@ class TimeAnswer(NamedTuple):
 
 
 class PipeClock:
-    """A clock that stands still while the controller thinks; the other end runs the world."""
+    """A clock that stands still while the controller thinks; the other end runs the world.
+
+    Attributes:
+        on_stop: called when the run is over.
+        on_sleep: called before time goes on, to wait for what others would have done by then.
+    """
 
     def __init__(self, connection: Connection, start_ns: int, offset_ns: int) -> None:
         self._connection = connection
@@ -38,6 +43,7 @@ class PipeClock:
         self._stopped = False
         self.lateness_ms = 0.0
         self.on_stop: Callable[[], None] = _nothing
+        self.on_sleep: Callable[[], None] = _nothing
 
     def time_ns(self) -> int:
         return self._now_ns + self.offset_ns
@@ -46,8 +52,11 @@ class PipeClock:
         return self._now_ns
 
     def sleep_until(self, monotonic_ns: int) -> None:
-        if monotonic_ns <= self._now_ns or self._stopped:
+        if self._stopped:
             return
+        # Asked for even where no time is to pass: the other end has then heard of this cycle
+        # before the next one writes.
+        self.on_sleep()
         self._connection.send(SleepRequest(monotonic_ns))
         answer: TimeAnswer = self._connection.recv()
         self._now_ns, self.offset_ns, self._stopped = answer

@@ -11,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 
 from controller.signal import NS_PER_S
+from hil.interrupts import interrupts_held
 
 
 class ControlHost:
@@ -41,7 +42,7 @@ class ControlHost:
     @property
     def disturbed(self) -> bool:
         """Whether it could not be started now."""
-        return self.down or self.disk_full
+        return self.down or self.paused or self.disk_full
 
     def attach(self, process: SpawnProcess) -> None:
         """A new control process, under the faults that are in force."""
@@ -105,7 +106,8 @@ class ControlHost:
         context = mp.get_context("spawn")
         for number in range(workers):
             process = context.Process(target=_busy, name=f"load-{number}", daemon=True)
-            process.start()
+            with interrupts_held():
+                process.start()
             self._load.append(process)
 
     def _rest(self) -> None:

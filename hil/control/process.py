@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
+import tempfile
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import controller.blas  # noqa: F401  # pyright: ignore[reportUnusedImport]  (before numpy)
@@ -15,6 +21,8 @@ from controller.loop import Loop
 from controller.settings import parse
 from hil.control.clocks import PipeClock, ScaledClock, SharedTime
 from hil.control.side import Account, Assignment, control
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Ready(NamedTuple):
@@ -38,15 +46,23 @@ class Lockstep(NamedTuple):
 
 
 def control_process(
-    connection: Connection, assignment: Assignment, time: Lockstep | SharedTime
+    connection: Connection, assignment: Assignment, time: Lockstep | SharedTime, scratch: Path
 ) -> None:
-    """Body of the process: controls until told to stop; says how it ended."""
+    """Body of the process: controls until told to stop; says how it ended.
+
+    Args:
+        scratch: folder for temporary files; who is killed cannot clear up.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness; it will tell us.
+    signal.signal(signal.SIGTERM, _leave)
+    _die_with_harness()
+    os.environ["TMPDIR"] = str(scratch)
+    tempfile.tempdir = None  # looked up anew
     try:
         _run(connection, assignment, time)
     except LoopwrightError as error:
         _say(connection, Ended(f"{type(error).__name__}: {error}", True))
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the harness has gone
     except Exception:
         _say(connection, Ended(traceback.format_exc(), False))
@@ -67,6 +83,8 @@ def _run(connection: Connection, assignment: Assignment, time: Lockstep | Shared
 
     def started(loop: Loop, journal: SqliteJournal) -> None:
         clock.on_stop = loop.stop
+        if isinstance(clock, PipeClock):
+            clock.on_sleep = journal.settle
         connection.send(Ready(journal.epoch))
         connection.recv()  # the word to begin
 
@@ -78,6 +96,15 @@ def _run(connection: Connection, assignment: Assignment, time: Lockstep | Shared
     finally:
         for device in devices:
             device.close()
+
+
+def _die_with_harness() -> None:
+    """Only the kernel can end a process that is stopped when its harness is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit()  # by way of every `finally`
 
 
 def _say(connection: Connection, ended: Ended) -> None:

@@ -19,6 +19,7 @@ from controller.cycle.application import Application
 from controller.cycle.record import Record, encode_wishes
 from controller.cycle.state import LoopState
 from controller.historian.journal import SqliteJournal, open_journal
+from controller.historian.writer import LossBound
 from controller.loop import Loop
 from controller.mpc.instance import Instance
 from controller.mpc.solvers import Answer, Solver, Trajectory
@@ -26,7 +27,7 @@ from controller.ports import Clock, Transport
 from controller.service import SlowLayer, kept_wishes
 from controller.settings import Settings
 from controller.signal import Command, CommandKind, Snapshot
-from hil.faults.solver import AnnouncingInbox, SolverFault, SolverFaults, told
+from hil.faults.solver import AnnouncingInbox, ClockOffsets, SolverFault, SolverFaults, told
 from hil.world import START_NS
 
 
@@ -155,6 +156,7 @@ def control(
     application: Application | None = None,
     cycles: int | None = None,
     started: Started | None = None,
+    loss_bound: LossBound | None = None,
 ) -> None:
     """Run the loop until it is stopped, or for a number of cycles, and hand back.
 
@@ -162,6 +164,7 @@ def control(
         settings: of the assignment, with its addresses.
         application: built for the same settings before, to save the time.
         started: called once everything is ready, before the first cycle.
+        loss_bound: of the journal; default: as in production.
 
     Raises:
         JournalError: the directory cannot be written, or could not be on the way.
@@ -177,6 +180,8 @@ def control(
         overrides=dict(assignment.overrides),
         seed=assignment.seed,
         initial_state=encode_wishes(wishes),
+        loss_bound=loss_bound,
+        monotonic_ns=clock.monotonic_ns,
     ) as journal:
         faults = SolverFaults(assignment.solver_faults, START_NS, clock)
         if assignment.solver_faults:
@@ -189,11 +194,17 @@ def control(
         built = stopwatch.inside(faults.inside(replace(built, epoch=journal.epoch)))
         advice = None if assignment.own_optimizer else build_advice(settings)
         slow = SlowLayer(settings, assignment.directory) if assignment.own_optimizer else None
+
+        def note_offset(time_ns: int, offset_ns: int) -> None:
+            cycle = loop.counters.cycles + loop.counters.skipped
+            body = ClockOffsets.told(journal.segment.segment, cycle, offset_ns)
+            journal.append_event(time_ns, "scenario", body)
+
         loop = Loop(
             built,
             devices,
             journal,
-            AnnouncingInbox(journal.inbox(), faults),
+            AnnouncingInbox(journal.inbox(), faults, clock, note_offset),
             clock,
             state=LoopState(wishes=wishes),
             observers=(_Teller(tell, stopwatch, clock, advice, journal),),

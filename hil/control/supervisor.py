@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 from controller.errors import ScenarioError
 from controller.signal import NS_PER_S, CommandKind
 from hil.control.clocks import SharedTime, SleepRequest, TimeAnswer
 from hil.control.host import ControlHost
+from hil.control.mail import PatientMail
 from hil.control.process import Ended, Lockstep, Ready, control_process
 from hil.control.side import Account, Assignment, Tell
+from hil.interrupts import interrupts_held
 from hil.world import World
 
 _BUILD_S = 180.0
@@ -23,8 +26,6 @@ _BUILD_S = 180.0
 _CYCLE_S = 60.0
 """No cycle takes that long, not even with every rung of the ladder failing."""
 _LEAVE_S = 20.0
-_COMMIT_S = 1.5
-"""The journal commits once a second of real time, which in lock-step is a long time."""
 
 
 class Supervisor:
@@ -33,11 +34,14 @@ class Supervisor:
     Args:
         tell: hears the account of every cycle, when its record has been journalled.
         started: called before each control process begins.
+        mail: of the world; delivered here while somebody keeps the event log locked.
+        scratch: folder for the temporary files of the control process.
         end_ns: when the run is over, in scenario time.
 
     Attributes:
         starts: of the control process.
-        endings: what it said when it ended without being told to.
+        unready: starts that never came to a first cycle.
+        endings: when and how it ended, but for the regular end with the run.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Supervisor:
         assignment: Assignment,
         tell: Tell,
         started: Callable[[], None],
+        mail: PatientMail,
+        scratch: Path,
         end_ns: int,
     ) -> None:
         self._world = world
@@ -54,12 +60,15 @@ class Supervisor:
         self._assignment = assignment
         self._tell = tell
         self._started = started
+        self._mail = mail
+        self._scratch = scratch
         self._end_ns = end_ns
         self._context = mp.get_context("spawn")
         self._connection: Connection | None = None
         self._process: SpawnProcess | None = None
-        self._full_cycles = 0
+        self._ready = False
         self.starts = 0
+        self.unready = 0
         self.endings: list[str] = []
 
     # --- lock-step ---------------------------------------------------------------------------
@@ -73,7 +82,7 @@ class Supervisor:
         while self._world.time_ns < self._end_ns:
             self._start(Lockstep(self._world.time_ns, self._host.offset_ns))
             self._expect_ready(_BUILD_S)
-            self._send("begin")
+            self._begin()
             self._serve_clock()
             self._wait_until_undisturbed()
 
@@ -85,7 +94,6 @@ class Supervisor:
                 case Account():
                     self._tell(message)
                 case SleepRequest():
-                    self._let_the_disk_be_felt()
                     self._world.run_until(min(message.until_ns, self._end_ns))
                     while self._host.paused and self._world.time_ns < self._end_ns:
                         self._scan()
@@ -103,12 +111,6 @@ class Supervisor:
                 case _:
                     self._over(Ended("it was killed", True))
                     return
-
-    def _let_the_disk_be_felt(self) -> None:
-        """With the disk full, give the journal the real time in which it would notice."""
-        self._full_cycles = self._full_cycles + 1 if self._host.disk_full else 0
-        if self._full_cycles == 2:
-            time.sleep(_COMMIT_S)
 
     def _wake(self) -> None:
         """A pause does not outlast the run: only a process that goes on can hand back."""
@@ -134,26 +136,24 @@ class Supervisor:
         self._start(shared)
         self._expect_ready(_BUILD_S)
         shared.set("origin_ns", time.monotonic_ns())
-        self._send("begin")
-        ready = True
+        self._begin()
         while (now_ns := shared.now_ns()) < self._end_ns:
             shared.set("offset_ns", self._host.offset_ns)
             self._world.run_until(now_ns)
-            if self._process is None:
-                if not self._host.disturbed:
-                    self._start(shared)
-                    ready = False
-                self._pause(shared)
-                continue
-            if not self._hear(shared, ready):
-                continue
-            ready = True
+            self._mail.deliver()
+            if self._process is None and not self._host.disturbed:
+                self._start(shared)
+            self._hear(shared)
         shared.set("stop", 1)
         self._wake()
         self._leave(shared)
 
-    def _hear(self, shared: SharedTime, ready: bool) -> bool:
-        """What the control process says until the next scan; whether it is at work."""
+    def _hear(self, shared: SharedTime) -> None:
+        """What the control process says until the next scan."""
+        if self._process is None or (self._host.paused and self._alive()):
+            # Whoever was stopped in the middle of a message ends it later.
+            self._pause(shared)
+            return
         connection = self._connected()
         while connection.poll(max(0.0, shared.seconds_until(self._next_scan_ns()))):
             message = self._receive(0.0)
@@ -161,15 +161,13 @@ class Supervisor:
                 case Account():
                     self._tell(message)
                 case Ready():
-                    self._send("begin")
-                    ready = True
+                    self._begin()
                 case Ended():
                     self._over(message)
-                    return False
+                    return
                 case _:
                     self._over(Ended("it was killed", True))
-                    return False
-        return ready
+                    return
 
     def _pause(self, shared: SharedTime) -> None:
         time.sleep(max(0.0, shared.seconds_until(self._next_scan_ns())))
@@ -179,12 +177,20 @@ class Supervisor:
 
     def _leave(self, shared: SharedTime) -> None:
         """The run is over: let the control process hand back, with the PLC still running."""
+        if self._process is not None and not self._ready:
+            self._break_off(self._process)
         give_up_s = time.monotonic() + _LEAVE_S
         while self._process is not None and time.monotonic() < give_up_s:
             self._world.run_until(shared.now_ns())
-            self._hear(shared, True)
+            self._hear(shared)
         if self._process is not None:
             self._over(Ended("it did not end when it was told to", False))
+
+    def _break_off(self, process: SpawnProcess) -> None:
+        """It was started too late for a first cycle: there is nothing that it could hand back."""
+        self._end_with("it was still being started when the run ended")
+        process.terminate()
+        self._collect()
 
     # --- the process -------------------------------------------------------------------------
 
@@ -194,15 +200,21 @@ class Supervisor:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=control_process,
-            args=(theirs, assignment, clock),
+            args=(theirs, assignment, clock, self._scratch),
             name="loopwright-control",
         )
         self._started()
-        process.start()
+        with interrupts_held():
+            process.start()
         theirs.close()
         self._connection, self._process = ours, process
         self._host.attach(process)
+        self._ready = False
         self.starts += 1
+
+    def _begin(self) -> None:
+        self._ready = True
+        self._send("begin")
 
     def _mode_wanted(self) -> str:
         """A service that is started again asks for the mode that was wanted last."""
@@ -242,8 +254,8 @@ class Supervisor:
                     mend="Look at the last cycles of its journal",
                 )
             return connection.recv()
-        except (EOFError, ConnectionResetError):
-            return None
+        except (EOFError, OSError):
+            return None  # perhaps in the middle of a message
 
     def _send(self, message: object) -> None:
         try:
@@ -262,13 +274,18 @@ class Supervisor:
         over = self._world.time_ns >= self._end_ns
         if ended.error == "" and over:
             return
-        self.endings.append(ended.error or "it ended by itself")
+        how = ended.error or "it ended by itself"
+        self._end_with(how)
         if not (self._host.excused and ended.foreseen):
             raise ScenarioError(
-                f"the control process ended in the middle of the run: {self.endings[-1]}",
+                f"the control process ended in the middle of the run: {how}",
                 where=str(self._world.scenario.path),
                 mend="No fault of the scenario explains this: look at its journal and mend it",
             )
+
+    def _end_with(self, how: str) -> None:
+        self.endings.append(f"{self._world.elapsed_s:g} s: {how}")
+        self.unready += not self._ready
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
@@ -276,7 +293,7 @@ class Supervisor:
     def _collect(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.join(_LEAVE_S)
+            process.join(0.0 if self._host.paused else _LEAVE_S)
             if process.is_alive():
                 process.kill()
                 process.join()

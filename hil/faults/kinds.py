@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import combinations
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from controller.errors import ScenarioError
-from hil.link.frames import Driver
+from controller.settings.yaml_core import written
 from hil.names import unknown_name
 
+Driver = Literal["s7", "modbus"]
 Lane = Literal["sensor", "quality", "loop", "device", "link", "plant", "host"]
 Tier = Literal["virtual", "wire", "realtime"]
 NO_ARGS: Final[Mapping[str, float]] = MappingProxyType({})
@@ -20,20 +22,49 @@ HOST: Final = "controller"
 """Target of host faults: the process that runs the controller, and its machine."""
 
 
+class LinkFault(StrEnum):
+    """What can be wrong with the line to a device.
+
+    byte_order, word_order and stale_image concern every answer to a read, that of a read-back
+    too: a write then reaches the PLC and still counts as failed. byte_order turns single words as
+    well; word_order leaves them alone; neither touches bits and bytes.
+    """
+
+    CABLE_CUT = "cable_cut"  # bytes vanish both ways, and nobody answers who wants to connect
+    RESET = "reset"  # open connections get an RST, new ones at their first byte
+    REFUSE = "refuse"  # nobody listens; open connections are reset
+    DELAY = "delay"  # frames arrive late, both ways, in order
+    DROP = "drop"  # a frame is lost now and then, either way
+    HALF_OPEN = "half_open"  # connections open at the beginning go dead, new ones work
+    MODBUS_EXCEPTION = "modbus_exception"  # requests are refused and do not reach the PLC
+    S7_ERROR = "s7_error"  # reads and writes are refused and do not reach the PLC
+    BYTE_ORDER = "byte_order"  # read values arrive with the bytes of each word swapped
+    WORD_ORDER = "word_order"  # read values arrive with their 16-bit words reversed
+    STALE_IMAGE = "stale_image"  # reads repeat what they gave before the fault
+    RECONNECT_STORM = "reconnect_storm"  # every connection is reset, again and again
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Values that an argument may take, all finite; `choices` leaves nothing between them."""
+    """Values that an argument may take, all finite; `choices` leaves nothing between them.
+
+    Attributes:
+        but: the one value in between that means something else.
+        default: of an argument that may be left out; None where the fault itself finds one.
+    """
 
     low: float = -math.inf
     high: float = math.inf
     above_low: bool = False
     whole: bool = False
     choices: tuple[float, ...] = ()
+    but: float | None = None
+    default: float | None = None
 
     def holds(self, value: float) -> bool:
         if not math.isfinite(value) or (self.choices and value not in self.choices):
             return False
-        if self.whole and value != round(value):
+        if value == self.but or (self.whole and value != round(value)):
             return False
         return self.low <= value <= self.high and not (self.above_low and value == self.low)
 
@@ -43,13 +74,21 @@ class Span:
         text = "a whole number" if self.whole else "a finite number"
         if self.low > -math.inf:
             text += f" {'above' if self.above_low else 'from'} {self.low:g}"
-        return text + (f" up to {self.high:g}" if self.high < math.inf else "")
+        text += f" up to {self.high:g}" if self.high < math.inf else ""
+        return text + ("" if self.but is None else f", and not {self.but:g}")
 
 
 _ANY = Span()
 _POSITIVE = Span(low=0.0, above_low=True)
 _NOT_NEGATIVE = Span(low=0.0)
 _CHANCE = Span(low=0.0, high=1.0, above_low=True)
+_ALWAYS = Span(low=0.0, high=1.0, above_low=True, default=1.0)
+_S7_CONTEXT_NOT_SUPPORTED: Final = 0x8104
+"""What an S7-1200 or S7-1500 says while PUT/GET is not permitted."""
+# Up to 0xFF the return code of an item (0xFF itself is success), above class and code of a header.
+_S7_CODE = Span(1, 0xFFFF, whole=True, but=0xFF, default=_S7_CONTEXT_NOT_SUPPORTED)
+_MODBUS_CODE = Span(choices=(2, 4, 6))
+"""Illegal address, device failure, device busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +107,11 @@ class Kind:
     driver: Driver | None = None
     is_event: bool = False
 
+    @property
+    def arguments(self) -> Mapping[str, Span]:
+        """All of them, the required ones first."""
+        return {**self.required, **self.optional}
+
 
 _RANGE: Final = MappingProxyType({"low": _ANY, "high": _ANY})
 
@@ -76,12 +120,12 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "freeze": Kind("sensor"),
         "bias": Kind("sensor", {"size": _ANY}),
         "drift": Kind("sensor", {"rate_per_s": _ANY}),
-        "spike": Kind("sensor", {"size": _ANY}, {"probability": _CHANCE}),
+        "spike": Kind("sensor", {"size": _ANY}, {"probability": _ALWAYS}),
         "nan": Kind("sensor"),
         "out_of_range": Kind("sensor", {"value": _ANY}),
         "quantise": Kind("sensor", {"step": _POSITIVE}),
         "late": Kind("quality", {"delay_s": _POSITIVE}),
-        "missing": Kind("quality", {}, {"probability": _CHANCE}),
+        "missing": Kind("quality", {}, {"probability": _ALWAYS}),
         "swapped": Kind("quality"),
         "lab_outlier": Kind("quality", {"sigmas": _POSITIVE}),
         "mode_flip": Kind("loop"),
@@ -94,22 +138,24 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "clamp_write": Kind("loop", _RANGE),
         "stop": Kind("device"),
         "heartbeat_freeze": Kind("device"),
-        "cable_cut": Kind("link"),
-        "reset": Kind("link", is_event=True),
-        "refuse": Kind("link"),
-        "delay": Kind("link", {"delay_ms": _NOT_NEGATIVE}, {"jitter_ms": _NOT_NEGATIVE}),
-        "drop": Kind("link", {"probability": _CHANCE}),
-        "half_open": Kind("link"),
-        "modbus_exception": Kind(
-            "link", {"code": Span(choices=(2, 4, 6))}, {"probability": _CHANCE}, "modbus"
+        LinkFault.CABLE_CUT.value: Kind("link"),
+        LinkFault.RESET.value: Kind("link", is_event=True),
+        LinkFault.REFUSE.value: Kind("link"),
+        LinkFault.DELAY.value: Kind(
+            "link", {"delay_ms": _NOT_NEGATIVE}, {"jitter_ms": Span(low=0.0, default=0.0)}
         ),
-        "s7_error": Kind(
-            "link", {}, {"code": Span(1, 0xFFFF, whole=True), "probability": _CHANCE}, "s7"
+        LinkFault.DROP.value: Kind("link", {"probability": _CHANCE}),
+        LinkFault.HALF_OPEN.value: Kind("link"),
+        LinkFault.MODBUS_EXCEPTION.value: Kind(
+            "link", {"code": _MODBUS_CODE}, {"probability": _ALWAYS}, "modbus"
         ),
-        "byte_order": Kind("link"),
-        "word_order": Kind("link"),
-        "stale_image": Kind("link"),
-        "reconnect_storm": Kind("link", {"period_ms": _POSITIVE}),
+        LinkFault.S7_ERROR.value: Kind(
+            "link", {}, {"code": _S7_CODE, "probability": _ALWAYS}, "s7"
+        ),
+        LinkFault.BYTE_ORDER.value: Kind("link"),
+        LinkFault.WORD_ORDER.value: Kind("link"),
+        LinkFault.STALE_IMAGE.value: Kind("link"),
+        LinkFault.RECONNECT_STORM.value: Kind("link", {"period_ms": Span(low=1.0)}),
         "parameter_drift": Kind("plant", {"factor": _POSITIVE}, is_event=True),
         "feed_change": Kind("plant", {"to": _ANY}),
         "gain_flip": Kind("plant"),
@@ -136,16 +182,17 @@ class Fault:
     """One fault: `type` acts on `target` from `at_s` to `until_s`, seconds of scenario time.
 
     sensor, on a measured tag, in its unit: freeze, bias `size`, drift `rate_per_s`, spike `size`
-        (with a `probability` per scan), nan, out_of_range `value`, quantise `step`.
+        (with a `probability` per scan), nan, out_of_range `value`, quantise `step`. What does not
+        fit the type of the tag ends at its largest value; nan needs a real number.
     quality, on a lab source, of the samples drawn while it lasts: late `delay_s`, missing
         (`probability`), swapped (two bottles exchange their labels), lab_outlier `sigmas`.
     loop, on a slave loop: mode_flip (the operator keeps it in LOCAL). On its valve, in output
         units: stiction `band`, deadband `size`, saturation `low` `high`, rate_limit `rate_per_s`,
         stuck. On its setpoint, in its unit: refuse_write, clamp_write `low` `high`.
     device, on a PLC: stop, heartbeat_freeze.
-    link, on a PLC: cable_cut, reset, refuse, delay `delay_ms` (`jitter_ms`), drop `probability`,
-        half_open, modbus_exception `code` (`probability`), s7_error (`code`, `probability`),
-        byte_order, word_order, stale_image, reconnect_storm `period_ms`.
+    link, on a PLC: cable_cut, reset, refuse, delay `delay_ms` (`jitter_ms`; of real time), drop
+        `probability`, half_open, modbus_exception `code` (`probability`), s7_error (`code`,
+        `probability`), byte_order, word_order, stale_image, reconnect_storm `period_ms`.
     plant: parameter_drift `factor` of a parameter (linear until the end, then it stays),
         feed_change `to` of an input that no loop drives, gain_flip of an input (its effect around
         its value at the beginning is reversed).
@@ -163,34 +210,79 @@ class Fault:
         return KINDS[self.type].lane
 
 
-def check_fault(fault: Fault, where: str) -> None:
+class Where(Protocol):
+    """Says where something stands, such as the argument `args`, `code` of a fault in its file."""
+
+    def __call__(self, *place: str) -> str: ...
+
+
+def where_of(number: int) -> Where:
+    """Places in the fault with this number, where there is no file: `faults[2].args.code`."""
+
+    def where(*place: str) -> str:
+        return written(("faults", number, *place))
+
+    return where
+
+
+def check_fault(fault: Fault, where: Where) -> None:
     """Type, arguments and times of one fault, whatever its target is.
 
     Raises:
         ScenarioError: an unknown type or argument (the nearest known one is named), an argument
             that is missing or outside its range, or times that leave nothing to happen.
     """
-    kind = KINDS.get(fault.type)
+    check_arguments(fault.type, fault.args, where)
+    _check_times(fault, KINDS[fault.type], where)
+
+
+def check_arguments(fault_type: str, args: Mapping[str, float], where: Where) -> None:
+    """What a fault is told beside its target and its times.
+
+    Raises:
+        ScenarioError: an unknown type or argument (the nearest known one is named), an argument
+            that is missing or outside its range.
+    """
+    kind = KINDS.get(fault_type)
     if kind is None:
-        raise unknown_name("fault type", fault.type, KINDS, where)
-    spans = {**kind.required, **kind.optional}
-    for name in fault.args:
+        raise unknown_name("fault type", fault_type, KINDS, where("type"))
+    spans = kind.arguments
+    for name in args:
         if name not in spans:
-            raise unknown_name(f"argument of {fault.type}", name, spans, where)
-    missing = [name for name in kind.required if name not in fault.args]
-    if missing:
-        raise ScenarioError(
-            f"{fault.type} needs the argument {', '.join(missing)}", where=where, mend="Add it"
-        )
-    for name, value in fault.args.items():
+            raise unknown_name(f"argument of {fault_type}", name, spans, where("args", name))
+    for name, span in kind.required.items():
+        if name not in args:
+            raise ScenarioError(
+                f"{fault_type} needs the argument {name}",
+                where=where("args"),
+                mend=f"Add it: {span}",
+            )
+    for name, value in args.items():
         if not spans[name].holds(value):
             raise ScenarioError(
-                f"the argument {name} of {fault.type} is {value:g}",
-                where=where,
+                f"the argument {name} of {fault_type} is {value:g}",
+                where=where("args", name),
                 mend=f"Make it {spans[name]}",
             )
-    _check_meaning(fault, where)
-    _check_times(fault, kind, where)
+    _check_meaning(fault_type, args, where)
+
+
+def check_driver(fault_type: str, driver: Driver, device: str, where: Where) -> None:
+    """Raises ScenarioError where the protocol of a device knows no such fault."""
+    wanted = KINDS[fault_type].driver
+    if wanted is not None and driver != wanted:
+        raise ScenarioError(
+            f"{device} speaks {driver}, which knows no {fault_type}",
+            where=where("target"),
+            mend=f"Take a device of the driver {wanted}",
+        )
+
+
+def completed(fault_type: str, args: Mapping[str, float]) -> Mapping[str, float]:
+    """The arguments of a fault, and the defaults of those that were left out."""
+    optional = KINDS[fault_type].optional
+    left_out = {name: s.default for name, s in optional.items() if name not in args}
+    return {**args, **{name: value for name, value in left_out.items() if value is not None}}
 
 
 def check_overlaps(faults: Sequence[Fault]) -> None:
@@ -201,7 +293,7 @@ def check_overlaps(faults: Sequence[Fault]) -> None:
         if one.at_s == other.at_s or (one.at_s < other.until_s and other.at_s < one.until_s):
             raise ScenarioError(
                 f"{one.type} of {one.target} overlaps in time with faults[{i}]",
-                where=f"faults[{j}]",
+                where=where_of(j)(),
                 mend="Let one end before the other begins, or make them one",
             )
 
@@ -213,7 +305,7 @@ def check_tier(faults: Sequence[Fault], tier: Tier) -> None:
         if known is not None and tier not in known:
             raise ScenarioError(
                 f"{fault.type} means nothing in the {tier} tier",
-                where=f"faults[{number}]",
+                where=where_of(number)(),
                 mend=f"Run it in the {_either(known)} tier, or leave the fault out",
             )
 
@@ -222,37 +314,38 @@ def _either(tiers: Collection[Tier]) -> str:
     return " or ".join(tier for tier in ("virtual", "wire", "realtime") if tier in tiers)
 
 
-def _check_meaning(fault: Fault, where: str) -> None:
+def _check_meaning(fault_type: str, args: Mapping[str, float], where: Where) -> None:
     """What no range of a single argument says."""
-    args = fault.args
     if {"low", "high"} <= args.keys() and not args["low"] < args["high"]:
         raise ScenarioError(
-            f"the range [{args['low']:g}, {args['high']:g}] of {fault.type} is empty",
-            where=where,
+            f"the range [{args['low']:g}, {args['high']:g}] of {fault_type} is empty",
+            where=where("args"),
             mend="Take low below high",
         )
     if args.get("step_s") == 0.0:
         raise ScenarioError(
-            "a clock step of 0 s is none", where=where, mend="Take a time before or after now"
+            "a clock step of 0 s is none",
+            where=where("args", "step_s"),
+            mend="Take a time before or after now",
         )
 
 
-def _check_times(fault: Fault, kind: Kind, where: str) -> None:
+def _check_times(fault: Fault, kind: Kind, where: Where) -> None:
     if not 0.0 <= fault.at_s <= fault.until_s or fault.at_s == math.inf:
         raise ScenarioError(
             f"a fault cannot last from {fault.at_s:g} s until {fault.until_s:g} s",
-            where=where,
+            where=where("until"),
             mend="Let it begin at 0 s or later, and end no sooner than it begins",
         )
     if fault.at_s == fault.until_s and not kind.is_event:
         raise ScenarioError(
             f"{fault.type} that begins and ends at {fault.at_s:g} s is never felt",
-            where=where,
+            where=where("until"),
             mend="Let it end later",
         )
     if fault.type == "parameter_drift" and fault.until_s == math.inf:
         raise ScenarioError(
             "a parameter drifts linearly until an end, and this drift has none",
-            where=where,
+            where=where("until"),
             mend="Give it an until",
         )

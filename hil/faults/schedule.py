@@ -13,14 +13,17 @@ from hil.faults.kinds import (
     HOST,
     KINDS,
     TIERS_OF,
+    Driver,
     Fault,
+    Where,
+    check_driver,
     check_fault,
     check_overlaps,
     check_tier,
+    completed,
+    where_of,
 )
 from hil.faults.plant import not_offered
-from hil.link.faults import checked_link_fault
-from hil.link.frames import Driver
 from hil.names import unknown_name
 from plant_models.variable import Variable
 
@@ -98,6 +101,8 @@ class FaultySensors(Protocol):
 
     def end(self, tag: str, fault: str) -> None: ...
 
+    def objection(self, tag: str, value: float) -> str: ...
+
 
 class _Faulty(Protocol):
     """One thing that can be disturbed."""
@@ -171,11 +176,11 @@ class FaultSchedule:
         self._plc, self._sensors, self._host = plc, sensors, host
         self._links, self._labs = links, labs
         self.faults = tuple(faults)
-        check = _TargetCheck(plc, links, labs, host is not None, drivers or {})
+        check = _TargetCheck(plc, sensors, links, labs, host is not None, drivers or {})
         events: list[tuple[float, int, int, Fault]] = []
         for number, fault in enumerate(self.faults):
-            check_fault(fault, f"faults[{number}]")
-            check(fault, f"faults[{number}]")
+            check_fault(fault, where_of(number))
+            check(fault, where_of(number))
             # At equal times: old faults end, new ones begin, one-shot faults end.
             end_rank = 2 if fault.until_s == fault.at_s else 0
             events.append((fault.at_s, 1, number, fault))
@@ -213,7 +218,7 @@ class FaultSchedule:
         return tuple(begun)
 
     def _begin(self, fault: Fault) -> None:
-        lane, target, args = KINDS[fault.type].lane, fault.target, fault.args
+        lane, target, args = fault.lane, fault.target, completed(fault.type, fault.args)
         if lane == "sensor":
             self._sensors.begin(target, fault.type, args)
         elif lane == "quality":
@@ -234,7 +239,7 @@ class FaultSchedule:
             self._plc.freeze_heartbeat(target, True)
 
     def _end(self, fault: Fault) -> None:
-        lane, target = KINDS[fault.type].lane, fault.target
+        lane, target = fault.lane, fault.target
         if lane == "sensor":
             self._sensors.end(target, fault.type)
         elif lane == "quality":
@@ -261,13 +266,14 @@ class _TargetCheck:
     """Whether a fault can be raised on its target in this world."""
 
     plc: FaultyPlc
+    sensors: FaultySensors
     links: Mapping[str, FaultyLink]
     labs: Mapping[str, FaultyLab]
     has_host: bool
     drivers: Mapping[str, Driver]
 
-    def __call__(self, fault: Fault, where: str) -> None:
-        lane = KINDS[fault.type].lane
+    def __call__(self, fault: Fault, where: Where) -> None:
+        lane = fault.lane
         if lane == "plant":
             self._check_plant(fault, where)
             return
@@ -281,55 +287,68 @@ class _TargetCheck:
         }
         if fault.target not in known[lane]:
             what = f"{lane} for {fault.type}"
-            raise unknown_name(what, fault.target, known[lane], where)
+            raise unknown_name(what, fault.target, known[lane], where("target"))
         if lane == "host" and not self.has_host:
             raise ScenarioError(
                 f"{fault.type} needs the wire or realtime tier",
-                where=where,
+                where=where("type"),
                 mend="Run the scenario there, or leave the fault out",
             )
         if fault.type == "clamp_write":
             self._check_clamp(fault, where)
+        if fault.type in ("nan", "out_of_range"):
+            self._check_published(fault, where)
         if lane == "link" and (driver := self.drivers.get(fault.target)) is not None:
-            checked_link_fault(driver, fault.type, fault.args, where)
+            check_driver(fault.type, driver, fault.target, where)
 
-    def _check_clamp(self, fault: Fault, where: str) -> None:
+    def _check_published(self, fault: Fault, where: Where) -> None:
+        value = fault.args.get("value", math.nan)
+        if objection := self.sensors.objection(fault.target, value):
+            raise ScenarioError(
+                objection,
+                where=where("target") if math.isnan(value) else where("args", "value"),
+                mend="Take another tag, another value or another fault",
+            )
+
+    def _check_clamp(self, fault: Fault, where: Where) -> None:
         low, high = self.plc.setpoint_range(fault.target)
         inside = low <= fault.args["low"] and fault.args["high"] <= high
         if not inside or (fault.args["low"], fault.args["high"]) == (low, high):
             raise ScenarioError(
                 f"[{fault.args['low']:g}, {fault.args['high']:g}] is no tighter clamp on "
                 f"{fault.target} than the PLC's own",
-                where=where,
+                where=where("args"),
                 mend=f"Take a part of [{low:g}, {high:g}]",
             )
 
-    def _check_plant(self, fault: Fault, where: str) -> None:
-        plant, target = self.plc.upsets, fault.target
+    def _check_plant(self, fault: Fault, where: Where) -> None:
+        plant, target, here = self.plc.upsets, fault.target, where("target")
         if fault.type == "parameter_drift":
             if target not in plant.parameters:
-                raise not_offered(plant.plant_name, "parameter", target, plant.parameters, where)
+                raise not_offered(
+                    plant.plant_name, "parameter", target, plant.parameters, where("target")
+                )
             if plant.parameters[target] == 0.0:
                 raise ScenarioError(
                     f"{target} of {plant.plant_name} is 0, and no factor moves it",
-                    where=where,
+                    where=here,
                     mend="Drift another parameter",
                 )
             return
         if target not in plant.inputs:
-            raise not_offered(plant.plant_name, "input", target, plant.inputs, where)
+            raise not_offered(plant.plant_name, "input", target, plant.inputs, here)
         if fault.type == "gain_flip":
             return
         if target not in plant.free_inputs:
             raise ScenarioError(
                 f"the plant input {target} is the output of a loop, not a feed",
-                where=where,
+                where=here,
                 mend=f"Change one of: {', '.join(plant.free_inputs) or 'there is none'}",
             )
         spec, to = plant.inputs[target], fault.args["to"]
         if not spec.low <= to <= spec.high:
             raise ScenarioError(
                 f"{target} cannot change to {to:g} {spec.unit}",
-                where=where,
+                where=where("args", "to"),
                 mend=f"It means something from {spec.low:g} to {spec.high:g} {spec.unit}",
             )

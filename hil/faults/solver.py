@@ -6,9 +6,9 @@ The replay that belongs to the verdict therefore raises the same faults in the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from controller.cycle.application import Application
 from controller.errors import ScenarioError
@@ -70,7 +70,7 @@ class SolverFaults:
         return self._active
 
     def begin_cycle(self, time_ns: int) -> None:
-        """Say the time of the cycle that is decided next, ns since epoch."""
+        """Say the true time of the cycle that is decided next, ns since epoch."""
         elapsed_s = (time_ns - self._start_ns) / NS_PER_S
         self._active = tuple(f for f in self._faults if f.at_s <= elapsed_s < f.until_s)
 
@@ -150,16 +150,59 @@ class _FaultyRegulator(Regulator):
         return self.failures[kind](instance)
 
 
-@dataclass(frozen=True, slots=True)
+class SteppedClock(Protocol):
+    """A wall clock that may be wrong; `offset_ns` says by how much."""
+
+    @property
+    def offset_ns(self) -> int: ...
+
+
+@dataclass(slots=True)
 class AnnouncingInbox:
-    """The inbox, which the loop asks once a cycle: its time is that of the snapshot."""
+    """The inbox, which the loop asks once a cycle: its time is that of the snapshot.
+
+    Faults come at the true time of the scenario, whatever the wall clock of the controller says.
+
+    Attributes:
+        note: told the time of the snapshot and the offset of the clock, ns, whenever the offset
+            is another than in the cycle before.
+    """
 
     inbox: Inbox
     faults: SolverFaults
+    clock: SteppedClock
+    note: Callable[[int, int], None]
+    _offset_ns: int = 0
 
     def poll(self, time_ns: int) -> Messages:
-        self.faults.begin_cycle(time_ns)
+        if (offset_ns := self.clock.offset_ns) != self._offset_ns:
+            self._offset_ns = offset_ns
+            self.note(time_ns, offset_ns)
+        self.faults.begin_cycle(time_ns - offset_ns)
         return self.inbox.poll(time_ns)
+
+
+class ClockOffsets:
+    """By how much the wall clock was off in each cycle, from the event log of the run."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, int, int]] = []
+
+    @staticmethod
+    def told(segment: int, cycle: int, offset_ns: int) -> Mapping[str, object]:
+        """The body of the event: from this cycle of this start on, the clock is off by that."""
+        text = f"the wall clock is off by {offset_ns / NS_PER_S:g} s"
+        return {"text": text, "segment": segment, "cycle": cycle, "offset_ns": offset_ns}
+
+    def hear(self, body: Mapping[str, Any]) -> None:
+        """The body of an event; others than those of `told` say nothing."""
+        if "offset_ns" in body:
+            self._steps.append((body["segment"], body["cycle"], body["offset_ns"]))
+
+    def at(self, segment: int, cycle: int) -> int:
+        """The offset in a cycle that has been journalled, ns."""
+        found = [off for start, since, off in self._steps if start == segment and since <= cycle]
+        return found[-1] if found else 0
 
 
 def told(faults: Sequence[SolverFault]) -> str:

@@ -17,9 +17,11 @@ from controller.cycle.record import Record
 from controller.settings import Handshake, Manipulated, S7Device, Settings
 from controller.signal import NS_PER_S, Command, CommandKind, Snapshot, WriteOutcome
 from controller.wiring import typed_tags
+from hil.faults.kinds import Driver
 from hil.invariants.block import CommandBlock
+from hil.invariants.direction import OperatorLimits, into_saturation
 from hil.invariants.doubt import DoubtJudge
-from hil.link.frames import Driver, UndecodableFrame, WireWrite, writes_in
+from hil.link.frames import UndecodableFrame, WireWrite, writes_in
 from hil.link.watch import Rule, WireWatch
 
 _COMMAND_AGE_S = 600.0
@@ -51,6 +53,8 @@ class Invariant(StrEnum):
     HAND_BACK = "hand_back"  # the frame that ends control withdraws every request
     AFTER_SHED = "after_shed"  # nothing after a shed until re-armed
     HELD_IN_DOUBT = "held_in_doubt"  # no MV moves while anything is in doubt
+    OPERATOR_LIMIT = "operator_limit"  # no MV leaves the limits that operators have set
+    SATURATED = "saturated"  # no MV moves further into a saturated output
     JOURNALLED = "journalled"  # every frame on the wire is the one that was decided
     REPLAY = "replay"  # the journal, decided again, gives the run
     ALIVE = "alive"  # whatever comes in, a cycle is decided
@@ -175,6 +179,8 @@ class Invariants:
         self._check_permission(record, frames, seen, doubt)
         if doubt and self._open:
             self._check_held(snapshot, frames, doubt)
+        elif self._requested:
+            self._check_direction(snapshot, frames)
         for device, writes in seen:
             self._check_journalled(device, writes, frames)
         self._remember(record, frames)
@@ -195,6 +201,7 @@ class Invariants:
         self._good = self._bad = 0
         self._open = self._locked = self._rearmed = False
         self._active = self._planless = self._requested = False
+        self._limits = OperatorLimits(self._settings.manipulated)
         self._frames: Frames = {}
         self._written: dict[str, float] = {}
         self._silent = dict.fromkeys(self._handshakes, 0)
@@ -222,6 +229,8 @@ class Invariants:
                 if command.text == "auto" and self._wanted != "auto":
                     self._locked = False  # the operator has taken over from the shed, and is back
                 self._wanted = command.text
+            elif command.kind in (CommandKind.LIMIT_LOW, CommandKind.LIMIT_HIGH):
+                self._limits.hear(command)
 
     def _look_at_answers(self, snapshot: Snapshot) -> None:
         """What became of the frames of the cycle before: their outcome and the echoes."""
@@ -336,6 +345,23 @@ class Invariants:
                 if isfinite(value):  # NaN is another breach
                     what = f"{mv.name} moves to {value:g} in spite of {doubt}"
                     self._breach(Invariant.HELD_IN_DOUBT, what)
+
+    def _check_direction(self, snapshot: Snapshot, frames: Frames) -> None:
+        """A requested setpoint does not go where operators or the PLC do not let it."""
+        for device, mv in self._mvs:
+            words = frames.get(device)
+            if words is None or words[mv.request] == 0 or not isfinite(words[mv.setpoint]):
+                continue
+            value, standing = words[mv.setpoint], self._standing(snapshot, device, mv)
+            if not standing:
+                continue
+            left = self._limits.left(mv, value, standing)
+            if left:
+                self._breach(Invariant.OPERATOR_LIMIT, left)
+            if self._silent.get(device, 0) == 0:
+                into = into_saturation(mv, snapshot.samples.get(mv.saturation), value, standing)
+                if into:
+                    self._breach(Invariant.SATURATED, into)
 
     def _standing(self, snapshot: Snapshot, device: str, mv: Manipulated) -> list[float]:
         found: list[float] = []

@@ -39,6 +39,9 @@ class Check:
             )
             if text
         )
+        if self.value is not None and not isfinite(self.value):
+            # Words decided: a formula about modes alone has no margin.
+            return f"{self.name}: {self.outcome}{detail}"
         value = "not measured" if self.value is None else f"{self.value:.6g}"
         wanted = f", wanted {limits}" if limits else ""
         return f"{self.name} = {value}{wanted}: {self.outcome}{detail}"

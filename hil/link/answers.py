@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from hil.link.frames import S7_AREAS, Driver
+from hil.faults.kinds import Driver
+from hil.link.frames import S7_AREAS
 
 _READ_AREAS: Final = {1: "coil", 2: "discrete", 3: "holding", 4: "input", 23: "holding"}
 BIT_AREAS: Final = frozenset({"coil", "discrete"})
@@ -28,8 +29,7 @@ _S7_WIDTHS: Final = {0x04: 2, 0x05: 2, 0x06: 4, 0x07: 4, 0x08: 4, 0x1C: 2, 0x1D:
 _S7_ANSWER_IN_BITS: Final = frozenset({0x03, 0x04, 0x05})
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSpan:
+class ReadSpan(NamedTuple):
     """Bytes that a request reads: area and first byte as in `hil.plc_memory.Place`.
 
     `bit` is the position of a single S7 bit, None otherwise; a coil counts as one byte.

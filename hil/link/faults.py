@@ -7,16 +7,19 @@ directly, so that equal seeds give equal faults with and without sockets.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
-from controller.errors import ScenarioError
+from hil.faults.kinds import (
+    Driver,
+    LinkFault,
+    check_arguments,
+    check_driver,
+    completed,
+)
 from hil.link.answers import (
     BIT_AREAS,
     Query,
@@ -27,129 +30,41 @@ from hil.link.answers import (
     s7_refusal,
     with_payloads,
 )
-from hil.link.frames import Driver
 from hil.names import unknown_name
 from hil.plc_memory import Place
 
 Direction = Literal["to_plc", "from_plc"]
 
-MODBUS_CODES: Final = (2.0, 4.0, 6.0)
-"""Illegal address, device failure, device busy."""
-S7_CONTEXT_NOT_SUPPORTED: Final = 0x8104
-"""What an S7-1200 or S7-1500 says while PUT/GET is not permitted."""
 _NS_PER_MS = 1_000_000
 _IMAGES_MAX = 4096  # different read requests; a controller has a handful
 _PENDING_MAX = 64  # requests without an answer on one connection; lost ones must not pile up
 
 
-class LinkFault(StrEnum):
-    """What can be wrong with the line to a device.
-
-    byte_order, word_order and stale_image concern every answer to a read, that of a read-back
-    too: a write then reaches the PLC and still counts as failed. byte_order turns single words as
-    well; word_order leaves them alone; neither touches bits and bytes.
-    """
-
-    CABLE_CUT = "cable_cut"  # bytes vanish both ways; new connections are never answered
-    RESET = "reset"  # open connections get an RST, new ones at their first byte
-    REFUSE = "refuse"  # nobody listens; open connections are reset
-    DELAY = "delay"  # frames arrive late, both ways, in order
-    DROP = "drop"  # a frame is lost now and then, either way
-    HALF_OPEN = "half_open"  # connections open at the beginning go dead, new ones work
-    MODBUS_EXCEPTION = "modbus_exception"  # requests are refused and do not reach the PLC
-    S7_ERROR = "s7_error"  # reads and writes are refused and do not reach the PLC
-    BYTE_ORDER = "byte_order"  # read values arrive with the bytes of each word swapped
-    WORD_ORDER = "word_order"  # read values arrive with their 16-bit words reversed
-    STALE_IMAGE = "stale_image"  # reads repeat what they gave before the fault
-    RECONNECT_STORM = "reconnect_storm"  # every connection is reset, again and again
-
-
-_BOTH: Final[frozenset[Driver]] = frozenset(("s7", "modbus"))
-_DRIVER_OF: Final[Mapping[LinkFault, frozenset[Driver]]] = {
-    LinkFault.MODBUS_EXCEPTION: frozenset(("modbus",)),
-    LinkFault.S7_ERROR: frozenset(("s7",)),
-}
-LINK_FAULTS: Final[Mapping[str, frozenset[Driver]]] = MappingProxyType(
-    {str(fault): _DRIVER_OF.get(fault, _BOTH) for fault in LinkFault}
-)
-"""Every link fault by name, with the drivers whose devices it can befall."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Argument:
-    """The numbers that an argument may be; without a `default` it must be given."""
-
-    low: float
-    high: float = math.inf
-    default: float | None = None
-    choices: tuple[float, ...] = ()
-
-    def allows(self, value: float) -> bool:
-        return self.low <= value <= self.high and (not self.choices or value in self.choices)
-
-    def __str__(self) -> str:
-        if self.choices:
-            return " or ".join(f"{choice:g}" for choice in self.choices)
-        return f"{self.low:g} or more" if self.high == math.inf else f"{self.low:g}–{self.high:g}"
-
-
-_PROBABILITY: Final = _Argument(0.0, 1.0, default=1.0)
-_ARGUMENTS: Final[Mapping[LinkFault, Mapping[str, _Argument]]] = {
-    LinkFault.DELAY: {"delay_ms": _Argument(0.0), "jitter_ms": _Argument(0.0, default=0.0)},
-    LinkFault.DROP: {"probability": _Argument(0.0, 1.0)},
-    LinkFault.MODBUS_EXCEPTION: {
-        "code": _Argument(2.0, 6.0, choices=MODBUS_CODES),
-        "probability": _PROBABILITY,
-    },
-    LinkFault.S7_ERROR: {
-        # Up to 254 the return code of an item (255 is success), above class and code of a header.
-        "code": _Argument(1.0, 65535.0, default=float(S7_CONTEXT_NOT_SUPPORTED)),
-        "probability": _PROBABILITY,
-    },
-    LinkFault.RECONNECT_STORM: {"period_ms": _Argument(1e-3)},
-}
-
-
-def link_fault(fault: str, where: str = "") -> LinkFault:
+def link_fault(fault: str) -> LinkFault:
     """The fault of this name. Raises ScenarioError that proposes the nearest."""
-    if fault not in LINK_FAULTS:
-        raise unknown_name("link fault", fault, LINK_FAULTS, where)
-    return LinkFault(fault)
+    try:
+        return LinkFault(fault)
+    except ValueError:
+        raise unknown_name("link fault", fault, LinkFault, "type") from None
 
 
 def checked_link_fault(
-    driver: Driver, fault: str, args: Mapping[str, float], where: str = ""
+    driver: Driver, fault: str, args: Mapping[str, float]
 ) -> tuple[LinkFault, Mapping[str, float]]:
-    """The fault and all its arguments, with the defaults filled in.
+    """The fault and all its arguments, as `hil.faults.kinds` knows them, defaults filled in.
 
     Raises:
         ScenarioError: no such fault or argument, one is missing or out of its range, or the
             protocol of the device does not know the fault.
     """
-    kind = link_fault(fault, where)
-    if driver not in LINK_FAULTS[kind]:
-        raise ScenarioError(
-            f"{kind} cannot befall a device of the driver {driver}",
-            where=where,
-            mend=f"Use a device of the driver {' or '.join(sorted(LINK_FAULTS[kind]))}",
-        )
-    known = _ARGUMENTS.get(kind, {})
-    for name in args:
-        if name not in known:
-            raise unknown_name(f"argument of {kind}", name, known, where)
-    full: dict[str, float] = {}
-    for name, rule in known.items():
-        value = args.get(name, rule.default)
-        if value is None:
-            raise ScenarioError(
-                f"{kind} needs the argument {name}", where=where, mend=f"Give it: {rule}"
-            )
-        if not rule.allows(value) or (name == "code" and (value % 1 or value == 255)):
-            raise ScenarioError(
-                f"{kind} cannot have {name} {value:g}", where=where, mend=f"Use {rule}"
-            )
-        full[name] = float(value)
-    return kind, full
+    kind = link_fault(fault)
+    check_driver(kind, driver, "the device", _where)
+    check_arguments(kind, args, _where)
+    return kind, completed(kind, args)
+
+
+def _where(*place: str) -> str:
+    return ".".join(place)
 
 
 class LineFaults:

@@ -8,10 +8,9 @@ Wireshark, MODBUS Application Protocol V1.1b3 and Modbus Messaging on TCP/IP V1.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, NamedTuple
 
-Driver = Literal["s7", "modbus"]
+from hil.faults.kinds import Driver
 
 _S7_JOB, _S7_USERDATA = 1, 7
 _S7_READ, _S7_WRITE, _S7_SETUP = 0x04, 0x05, 0xF0
@@ -23,8 +22,7 @@ _S7_HARMLESS_USERDATA: Final = frozenset({3, 4})
 _MODBUS_READS: Final = frozenset({1, 2, 3, 4, 7, 8, 17, 43})
 
 
-@dataclass(frozen=True, slots=True)
-class WireWrite:
+class WireWrite(NamedTuple):
     """Bytes that a request stores: area and first byte as in `hil.plc_memory.Place`.
 
     `bit` is the position of a single S7 bit, None otherwise; a coil is one byte, 0 or 1.

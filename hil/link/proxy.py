@@ -19,18 +19,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Self
 
-from hil.link.faults import (
-    Direction,
-    FrameFaults,
-    LineFaults,
-    LinkFault,
-    checked_link_fault,
-    link_fault,
-)
-from hil.link.frames import Driver, Framer
+from hil.faults.kinds import Driver, LinkFault
+from hil.link.door import LOOPBACK, Door, DoorState
+from hil.link.faults import Direction, FrameFaults, LineFaults, checked_link_fault, link_fault
+from hil.link.frames import Framer
 from hil.plc_memory import Place
 
-LOOPBACK = "127.0.0.1"
 FrameListener = Callable[[Direction, bytes], None]
 
 _CHUNK_BYTES = 65536
@@ -63,7 +57,7 @@ class _Pipe:
 
 
 class _Link:
-    """One connection: the controller's socket and, unless the cable is cut, ours to the PLC."""
+    """One connection: the controller's socket and ours to the PLC."""
 
     __slots__ = ("black_hole", "doomed", "faults", "is_open", "pipes", "sockets")
 
@@ -96,6 +90,7 @@ class FaultProxy:
         layout: Iterable[Place] = (),
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         storm_clock_ns: Callable[[], int] | None = None,
+        speed: float = 1.0,
     ) -> None:
         """Start listening at once.
 
@@ -110,6 +105,7 @@ class FaultProxy:
             storm_clock_ns: paces a reconnect storm, real time where it is left out. With a
                 lock-step clock the connections break when the first frame after the break
                 arrives, which no controller can tell from one that broke in its sleep.
+            speed: how much faster than real time the scenario goes on, without a storm clock.
         """
         self.connections = 0
         self.dropped_bytes = 0
@@ -118,7 +114,8 @@ class FaultProxy:
         self._line = LineFaults(driver, seed, layout)
         self._on_frame = on_frame
         self._now = monotonic_ns
-        self._storm_now = storm_clock_ns or monotonic_ns
+        self._storm_now = storm_clock_ns or (lambda: int(monotonic_ns() * speed))
+        self._speed = speed
         self._wakes_for_storms = storm_clock_ns is None
         self._links: set[_Link] = set()
         self._late: list[tuple[int, int, _Pipe, bytes]] = []
@@ -129,9 +126,8 @@ class FaultProxy:
         self._wake_in.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
         self._running = True
-        self._listener = self._bind(port)
-        self.port = int(self._listener.getsockname()[1])
-        self._listen()
+        self._door = Door(port, self._watch_door)
+        self.port = self._door.port
         self._thread = threading.Thread(target=self._run, name=f"proxy-{self.port}", daemon=True)
         self._thread.start()
 
@@ -183,7 +179,7 @@ class FaultProxy:
                     self._receive(key.data)
                 elif key.fileobj is self._wake_in:
                     self._obey()
-                elif key.fileobj is self._listener:
+                elif self._door.is_of(key.fileobj):
                     self._accept()
             if self._late:
                 self._send_late()
@@ -196,7 +192,7 @@ class FaultProxy:
         waits = [self._late[0][0] - self._now()] if self._late else []
         break_ns = self._line.next_break_ns
         if self._wakes_for_storms and break_ns is not None:
-            waits.append(break_ns - self._storm_now())
+            waits.append(round((break_ns - self._storm_now()) / self._speed))
         return max(0.0, min(waits) / 1e9) if waits else None
 
     def _order(self, action: Callable[[], None]) -> None:
@@ -216,54 +212,50 @@ class FaultProxy:
                 done.set()
 
     def _begin(self, fault: str, args: Mapping[str, float]) -> None:
-        refusing = LinkFault.REFUSE in self._line.active
         kind = self._line.begin(fault, args, self._storm_now())
         if kind in _SILENT:
             for link in self._links:
                 link.black_hole = True
-        elif kind is LinkFault.RESET:
+        elif kind in (LinkFault.RESET, LinkFault.REFUSE):
             self._reset_all()
-        elif kind is LinkFault.REFUSE and not refusing:
-            # Bound but not listening: the kernel refuses, and nobody else can take the port.
-            self._selector.unregister(self._listener)
-            self._listener.close()
-            self._listener = self._bind(self.port)
-            self._reset_all()
+        self._set_door()
 
     def _end(self, kind: LinkFault) -> None:
         if kind not in self._line.active:
             return
         self._line.end(kind)
-        if kind is LinkFault.REFUSE:
-            self._listen()
-        elif kind is LinkFault.RESET:
+        self._set_door()
+        if kind is LinkFault.RESET:
             for link in [link for link in self._links if link.doomed]:
                 self._close(link, reset=True)
         elif kind in _SILENT and not self._line.active.keys() & _SILENT:
             for link in [link for link in self._links if link.black_hole]:
                 self._close(link)
 
+    def _set_door(self) -> None:
+        """Behind a cut cable nobody learns that nobody listens."""
+        if LinkFault.CABLE_CUT in self._line.active:
+            self._door.set(DoorState.SILENT)
+        elif LinkFault.REFUSE in self._line.active:
+            self._door.set(DoorState.SHUT)
+        else:
+            self._door.set(DoorState.OPEN)
+
+    def _watch_door(self, listener: socket.socket, watched: bool) -> None:
+        if watched:
+            self._selector.register(listener, selectors.EVENT_READ, None)
+        else:
+            self._selector.unregister(listener)
+
     def _finish(self) -> None:
         self._running = False
         for link in tuple(self._links):
             self._close(link)
-        self._listener.close()
-
-    def _bind(self, port: int) -> socket.socket:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, port))
-        listener.setblocking(False)
-        return listener
-
-    def _listen(self) -> None:
-        self._listener.listen(16)
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._door.close()
 
     def _accept(self) -> None:
-        try:
-            client, _ = self._listener.accept()
-        except OSError:
+        client = self._door.accept()
+        if client is None:
             return  # it went away between select and accept
         self.connections += 1
         link = _Link(FrameFaults(self._line, self.connections))
@@ -272,10 +264,6 @@ class FaultProxy:
         if LinkFault.RESET in self._line.active:
             # Not at once: whether connecting or the first request fails would be a matter of luck.
             link.doomed = True
-            self._carry(link, client, client, "to_plc")
-            return
-        if LinkFault.CABLE_CUT in self._line.active:
-            link.black_hole = True
             self._carry(link, client, client, "to_plc")
             return
         try:
@@ -365,7 +353,8 @@ class FaultProxy:
             self._close(pipe.link, reset=True)
 
     def _reset_all(self) -> None:
-        for link in tuple(self._links):
+        """No RST gets through where nothing gets through."""
+        for link in [link for link in self._links if not link.black_hole]:
             self._close(link, reset=True)
 
     def _close(self, link: _Link, *, reset: bool = False) -> None:

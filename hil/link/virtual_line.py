@@ -14,9 +14,10 @@ from controller.drivers.link import AddressRefused
 from controller.errors import DeviceRefused, DeviceTimeout, DeviceUnreachable
 from controller.ports import Clock
 from controller.signal import NS_PER_S
+from hil.faults.kinds import Driver, LinkFault
 from hil.link.answers import ReadSpan
-from hil.link.faults import Chance, LineFaults, LinkFault
-from hil.link.frames import Driver, WireWrite
+from hil.link.faults import Chance, LineFaults
+from hil.link.frames import WireWrite
 from hil.plc_memory import DeviceMemory
 
 _State = Literal["closed", "up", "dead"]
@@ -62,7 +63,7 @@ class MemoryLine:
         if kind in _SILENT and self._state == "up":
             self._state = "dead"
         elif kind in (LinkFault.RESET, LinkFault.REFUSE):
-            self._state = "closed"
+            self._break()
 
     def end(self, fault: LinkFault) -> None:
         """End a link fault. A connection that went dead under it is closed."""
@@ -88,15 +89,13 @@ class MemoryLine:
         """Open a connection; raises DeviceUnreachable or DeviceTimeout."""
         active = self._faults.active
         self._storm()
+        if LinkFault.CABLE_CUT in active:
+            raise self._late(self._timeout_ns)
         if LinkFault.REFUSE in active:
             raise DeviceUnreachable("connection refused", where=self._memory.device)
         self._connections += 1
         self._chance = self._faults.chance(self._connections)
-        self._state = "up"
-        if LinkFault.RESET in active:
-            self._state = "closed"
-        elif LinkFault.CABLE_CUT in active:
-            self._state = "dead"
+        self._state = "closed" if LinkFault.RESET in active else "up"
         if self.driver == "s7":
             # TCP comes up on any line that is not cut; the S7 handshake needs two exchanges.
             self._exchange(_no_data, self._timeout_ns)
@@ -167,6 +166,11 @@ class MemoryLine:
 
     def _storm(self) -> None:
         if self._faults.active and self._faults.breaks(self._clock.monotonic_ns()):
+            self._break()
+
+    def _break(self) -> None:
+        """The connection is reset; a dead one does not hear of it."""
+        if self._state == "up":
             self._state = "closed"
 
 

@@ -69,7 +69,10 @@ class MemoryTransport:
         reads = [tag for tag in tags if tag.access == "read"]
         self._read_names = tuple(tag.name for tag in reads)
         self._reader = BlockReader(
-            (place(driver, tag) for tag in reads), clock, int(timeout_s * NS_PER_S / 2)
+            (place(driver, tag) for tag in reads),
+            clock,
+            timeout_s / 2.0,
+            lambda: self._line.spent_ns / NS_PER_S,
         )
         self._writable = {tag.name: tag for tag in tags if tag.access == "write"}
         self._frames: dict[tuple[str, ...], _Frame] = {}

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from controller.settings.application import Settings
 from controller.signal import Tag
-from hil.link.frames import Driver, UndecodableFrame, WireWrite, writes_in
+from hil.faults.kinds import Driver
+from hil.link.frames import UndecodableFrame, WireWrite, writes_in
 from hil.plc_memory import Cell
 
 _STEP_MARGIN = 1.001  # a float32 on the wire is not exactly the planned move

@@ -116,6 +116,9 @@ class _ForeignSensors:
     def end(self, tag: str, fault: str) -> None:
         raise _out_of_reach(f"the transmitter {tag}")
 
+    def objection(self, tag: str, value: float) -> str:
+        raise _out_of_reach(f"the transmitter {tag}")
+
 
 def _out_of_reach(what: str) -> ScenarioError:
     return ScenarioError(

@@ -107,6 +107,9 @@ _HEADLINE = (
 )
 
 
+NOT_MEASURED = "not measured"
+
+
 class Kpi(NamedTuple):
     """A KPI in words: name in the verdict, what it means, value and unit as shown."""
 
@@ -129,7 +132,7 @@ class Words:
     def kpi(self, name: str, value: float | None) -> Kpi:
         words, unit = self._meaning(name)
         if value is None or not isfinite(value):
-            return Kpi(name, words, "not measured", "")
+            return Kpi(name, words, NOT_MEASURED, "")
         if unit == "%":
             return Kpi(name, words, f"{100 * value:.4g}", "%")
         return Kpi(name, words, number(value), unit)

@@ -28,6 +28,7 @@ from hil.report.page import (
 )
 from hil.report.series import Column
 from hil.report.tables import (
+    NOT_MEASURED,
     Kpi,
     Words,
     events,
@@ -166,7 +167,7 @@ def _checks(words: Words, verdict: Mapping[str, Any]) -> Raw:
             [
                 Cell(_SHAPES.get(outcome, outcome) + note, "fixed"),
                 kpi.words,
-                Cell(f"{kpi.value} {kpi.unit}".strip(), "number"),
+                Cell(_measured(kpi, outcome), "number"),
                 Cell(words.limits(check["name"], check["low"], check["high"]), "number"),
                 check["name"],
                 str(check.get("detail", "")),
@@ -179,6 +180,14 @@ def _checks(words: Words, verdict: Mapping[str, Any]) -> Raw:
     else:
         rows = [row[:-1] for row in rows]
     return section("Checks", table(header, rows, failed))
+
+
+def _measured(kpi: Kpi, outcome: str) -> str:
+    """The value of a check. One that was decided without a number is either true or not: a formula
+    about modes alone has no margin."""
+    if kpi.value == NOT_MEASURED and outcome != "untested":
+        return "holds" if outcome == "passed" else "does not hold"
+    return f"{kpi.value} {kpi.unit}".strip()
 
 
 def _notes(earned: Earnings | None) -> list[Raw]:

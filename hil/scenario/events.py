@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from controller.errors import ScenarioError
 from controller.settings import S7Device, Settings
-from hil.faults.kinds import HOST, KINDS, Fault, check_fault, check_overlaps, check_tier
+from hil.faults.kinds import (
+    HOST,
+    Driver,
+    Fault,
+    Where,
+    check_driver,
+    check_fault,
+    check_overlaps,
+    check_tier,
+)
 from hil.faults.solver import SolverFault
 from hil.names import unknown_name
 from hil.scenario.file import ScenarioFile, SolverFaultSection
@@ -33,23 +43,30 @@ def resolve_faults(shape: ScenarioFile, settings: Settings, places: Places) -> t
     )
     targets = _targets(shape, settings)
     for i, fault in enumerate(faults):
-        check_fault(fault, places.where("faults", i))
+        where: Where = partial(places.where, "faults", i)
+        check_fault(fault, where)
         lane = fault.lane
+        if lane == "loop" and shape.plc.kind == "awlsim":
+            raise ScenarioError(
+                f"{fault.type} is a fault of a virtual PLC's loop, and here the loops are the "
+                "program's own",
+                where=where("type"),
+                mend="Break a transmitter, the link or the plant instead, or use a virtual PLC",
+            )
         if lane in targets and fault.target not in targets[lane]:
             what = f"{lane} for {fault.type}"
-            where = places.where("faults", i, "target")
-            raise unknown_name(what, fault.target, targets[lane], where)
-        driver = KINDS[fault.type].driver
-        if lane == "link" and driver is not None:
-            _check_driver(fault, driver, settings, places.where("faults", i))
+            raise unknown_name(what, fault.target, targets[lane], where("target"))
+        if lane == "link":
+            check_driver(fault.type, _driver_of(settings, fault.target), fault.target, where)
         _in_time(fault.at_s, shape, places, "faults", i, "at")
     try:
         check_overlaps(faults)
         check_tier(faults, shape.tier)
     except ScenarioError as error:
         number = int(error.where.partition("[")[2].partition("]")[0])
-        where = places.where("faults", number)
-        raise ScenarioError(error.what, where=where, mend=error.mend) from error
+        raise ScenarioError(
+            error.what, where=places.where("faults", number), mend=error.mend
+        ) from error
     return faults
 
 
@@ -87,6 +104,9 @@ def resolve_solver_fault(number: int, section: SolverFaultSection, places: Place
 def _targets(shape: ScenarioFile, settings: Settings) -> Mapping[str, Collection[str]]:
     """What a fault of each lane may act on, as far as the files say."""
     measured = [loop.pv for loop in shape.plc.loops.values()] + list(shape.plc.indicators)
+    if shape.plc.kind == "awlsim":
+        # At the program's input, which it sees itself, or behind it where it is published.
+        measured = [*shape.plc.inputs, *(m.tag for m in settings.measured)]
     return {
         "sensor": measured,
         "quality": list(shape.lab),
@@ -97,14 +117,8 @@ def _targets(shape: ScenarioFile, settings: Settings) -> Mapping[str, Collection
     }
 
 
-def _check_driver(fault: Fault, wanted: str, settings: Settings, where: str) -> None:
-    driver = "s7" if isinstance(settings.devices[fault.target], S7Device) else "modbus"
-    if driver != wanted:
-        raise ScenarioError(
-            f"{fault.target} speaks {driver}, which knows no {fault.type}",
-            where=where,
-            mend=f"Take a {wanted} device",
-        )
+def _driver_of(settings: Settings, device: str) -> Driver:
+    return "s7" if isinstance(settings.devices[device], S7Device) else "modbus"
 
 
 def _in_time(at_s: float, shape: ScenarioFile, places: Places, *place: str | int) -> None:

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from controller.settings.schema import Quantity, Text
 from controller.signal import CommandKind
+from hil.faults.json_schema import add_fault_types
 from hil.faults.solver import Rung, SolverFaultKind
+from hil.seeds import SEED_MAX
 
 
 class Section(BaseModel):
@@ -44,14 +46,37 @@ class LoopSection(Section):
     fallback: Quantity | None = None
 
 
-class PlcSection(Section):
-    """The PLC: a virtual one with these loops, or one that somebody else runs."""
+class AwlInputSection(Section):
+    """What a Statement List program reads at an address; `range` is 0 … 27648 of a word."""
 
-    kind: Literal["virtual", "external"] = "virtual"
+    measures: Text
+    range: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+class AwlOutputSection(Section):
+    """What a Statement List program drives at an address; `range` is 0 … 27648 of a word."""
+
+    drives: Text
+    range: list[float] | None = Field(default=None, min_length=2, max_length=2)
+
+
+PlcKind = Literal["virtual", "awlsim", "external"]
+
+
+class PlcSection(Section):
+    """The PLC: a virtual one with these loops, one that runs a Statement List program with its
+    inputs and outputs by address, or one that somebody else runs."""
+
+    kind: PlcKind = "virtual"
     scan: Quantity
     loops: dict[str, LoopSection] = Field(default_factory=dict)
     indicators: dict[str, str] = Field(default_factory=dict)
     noise: dict[str, Quantity] = Field(default_factory=dict)
+    program: str = ""
+    symbols: str = ""
+    inputs: dict[str, Text | AwlInputSection] = Field(default_factory=dict)
+    outputs: dict[str, Text | AwlOutputSection] = Field(default_factory=dict)
 
 
 class ProfileSection(Section):
@@ -84,7 +109,9 @@ class CommandSection(Section):
 
 
 class FaultSection(Section):
-    """A fault; see `hil.faults.schedule` for types and arguments."""
+    """A fault; see `hil.faults.kinds` for types and arguments."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=add_fault_types)
 
     at: Quantity
     until: Quantity
@@ -184,7 +211,7 @@ class ScenarioFile(Section):
     tier: Literal["virtual", "wire", "realtime"] = "wire"
     clock: ClockSection = Field(default_factory=ClockSection)
     duration: Quantity
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, le=SEED_MAX, strict=True)
     plant: PlantSection | None = None
     plc: PlcSection
     profiles: list[ProfileSection] = Field(default_factory=list)

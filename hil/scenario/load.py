@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,10 +19,10 @@ from hil.scenario.file import ScenarioFile
 from hil.scenario.parts import Scenario
 from hil.scenario.places import shape_error
 from hil.scenario.resolve import resolve
+from hil.seeds import RANGE, is_seed
 
 _NOTHING: Final[Changes] = MappingProxyType({})
 VARIANTS_MAX = 10_000
-"""More than that is a campaign, which spreads its runs and can be resumed."""
 
 
 def load_scenario(
@@ -55,6 +55,7 @@ def variants(path: str | Path, changes: Changes | None = None) -> tuple[Scenario
     document, text = _read(Path(path))
     changes = changes or _NOTHING
     matrix = {p: v for p, v in _shape(document).matrix.items() if p not in changes}
+    _check_seeds(matrix.get("seed", ()), document)
     count = 1
     for values in matrix.values():
         count *= len(values)
@@ -63,7 +64,7 @@ def variants(path: str | Path, changes: Changes | None = None) -> tuple[Scenario
         raise ScenarioError(
             f"the matrix has {count} combinations, more than {VARIANTS_MAX}",
             where=f"{document.path}:{line}:{column} matrix",
-            mend="Use loopwright hil campaign for so many",
+            mend="Take values out of it; a campaign draws from ranges (loopwright hil campaign)",
         )
     found: list[Scenario] = []
     for values in product(*matrix.values()):
@@ -73,6 +74,17 @@ def variants(path: str | Path, changes: Changes | None = None) -> tuple[Scenario
         name = said({path: value for path, value in chosen.items() if path != "seed"})
         found.append(_load(fresh, text, {**chosen, **changes}, name))
     return tuple(found)
+
+
+def _check_seeds(seeds: Sequence[object], document: Document) -> None:
+    for i, seed in enumerate(seeds):
+        if not is_seed(seed):
+            line, column = document.position(("matrix", "seed", i))
+            raise ScenarioError(
+                f"{seed!r} is no seed",
+                where=f"{document.path}:{line}:{column} matrix.seed[{i}]",
+                mend=f"Seeds are {RANGE}",
+            )
 
 
 def _read(path: Path) -> tuple[Document, str]:

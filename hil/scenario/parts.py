@@ -13,6 +13,7 @@ from controller.signal import CommandKind
 from hil.faults.schedule import KINDS, Fault
 from hil.faults.solver import SolverFault
 from hil.lab import LabSettings
+from hil.plc.awl_wiring import AwlWiring
 from hil.plc.virtual import SlaveLoop
 
 Tier = Literal["virtual", "wire", "realtime"]
@@ -126,6 +127,7 @@ class Scenario:
 
     Attributes:
         external: somebody else runs the PLCs; there is no plant here.
+        awl: the Statement List program that is the PLC; None where it is another kind of PLC.
         text: of the file it can be run from again: as read, or as changed.
         speed: how much faster than the wall clock plant and controller live in the realtime tier.
         mismatch: factors on the nominal parameters of the plant.
@@ -169,6 +171,7 @@ class Scenario:
     mismatch: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     x0: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
     variant: str = ""
+    awl: AwlWiring | None = None
     changes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
 
     @property

@@ -28,7 +28,6 @@ from hil.scenario.file import (
     LabSection,
     LoopSection,
     OptimumSection,
-    PlantSection,
     ScenarioFile,
     ToleranceSection,
 )
@@ -42,6 +41,7 @@ from hil.scenario.parts import (
     Tube,
 )
 from hil.scenario.places import Places
+from hil.scenario.plc_kinds import check_plc, plant_section, resolve_awl, scan_time_s
 from hil.temporal.parser import parse
 
 
@@ -60,7 +60,8 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
     loops = tuple(
         _loop(name, section, settings, places) for name, section in shape.plc.loops.items()
     )
-    plant = _plant(shape, settings, places)
+    check_plc(shape, settings, places)
+    plant = plant_section(shape)
     return Scenario(
         id=shape.id,
         title=shape.title,
@@ -75,7 +76,7 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         external=shape.plc.kind == "external",
         plant_ref=plant.ref,
         plant_arguments=plant.arguments,
-        scan_s=_scan(shape, places),
+        scan_s=scan_time_s(shape, places),
         loops=loops,
         indicators=shape.plc.indicators,
         noise={
@@ -102,62 +103,8 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         mismatch=plant.mismatch,
         x0=plant.x0,
         variant=variant,
+        awl=resolve_awl(shape, settings, document.path.parent, places),
     )
-
-
-def _scan(shape: ScenarioFile, places: Places) -> float:
-    scan_s = places.seconds(shape.plc.scan, "plc", "scan")
-    if not 1e-3 <= scan_s < float("inf"):
-        raise ScenarioError(
-            f"no PLC scans every {scan_s:g} s",
-            where=places.where("plc", "scan"),
-            mend="Write 1 ms or more, such as 1 s",
-        )
-    return scan_s
-
-
-def _plant(shape: ScenarioFile, settings: Settings, places: Places) -> PlantSection:
-    """The plant; an empty one behind external PLCs. That plant, PLC and tier go together."""
-    if shape.plc.kind == "external":
-        too_much = [
-            name
-            for name, given in (
-                ("plant", shape.plant is not None),
-                ("plc.loops", bool(shape.plc.loops)),
-                ("plc.indicators", bool(shape.plc.indicators)),
-                ("plc.noise", bool(shape.plc.noise)),
-                ("profiles", bool(shape.profiles)),
-                ("lab", bool(shape.lab)),
-            )
-            if given
-        ]
-        if too_much:
-            raise ScenarioError(
-                f"an external PLC has its own plant, so {', '.join(too_much)} means nothing",
-                where=places.where("plc", "kind"),
-                mend="Leave it out, or use a virtual PLC",
-            )
-        if shape.tier != "realtime" or shape.clock.speed != 1.0:
-            raise ScenarioError(
-                f"an external PLC keeps its own time, not that of the {shape.tier} tier",
-                where=places.where("plc", "kind"),
-                mend="Use the realtime tier at speed 1",
-            )
-        return PlantSection(ref="-")
-    if shape.plant is None:
-        raise ScenarioError(
-            "a virtual PLC needs a plant",
-            where=places.where("plc"),
-            mend="Add plant: {ref: package.module:factory}",
-        )
-    missing = [mv.name for mv in settings.manipulated if mv.name not in shape.plc.loops]
-    if missing:
-        raise ScenarioError(
-            f"the PLC has no loop for the manipulated variable {', '.join(missing)}",
-            where=places.where("plc", "loops"),
-            mend="Add one of that name",
-        )
-    return shape.plant
 
 
 def _assertions(shape: ScenarioFile, places: Places) -> list[Assertion]:

@@ -16,6 +16,8 @@ from controller.terminal import Verb, json_flag, messages, print_json, progress_
 from hil.bundle import SUFFIX, write_bundle
 from hil.invariants.judge import Invariant
 from hil.resources import shipped
+from hil.seeds import seed_of
+from hil.swarm.coverage import swarm_coverage
 from hil.swarm.episode import Episode, cut
 from hil.swarm.run import (
     EPISODE_CYCLES,
@@ -31,7 +33,12 @@ from hil.swarm.run import (
 from hil.swarm.shrink import Fails, shrunk
 from hil.swarm.written import written
 
-SCENARIO = "scenarios/cstr-setpoint.yaml"
+SCENARIOS = (
+    "scenarios/cstr-setpoint.yaml",
+    "scenarios/wood-berry.yaml",
+    "scenarios/laboratory.yaml",
+)
+"""One of each application that ships: reactor, column, reactor with a laboratory."""
 CYCLES = 20_000
 _SHORTEST = 60
 
@@ -53,7 +60,10 @@ def _count(text: str) -> int:
 
 
 def _cycles(text: str) -> int:
-    number = _count(text.replace("_", "")) if "e" not in text else round(float(text))
+    try:
+        number = round(float(text)) if "e" in text else int(text)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number; write 20000 or 1e6") from error
     if number < _SHORTEST:
         raise argparse.ArgumentTypeError(f"{text} cycles are too few; write {_SHORTEST} or more")
     return number
@@ -72,10 +82,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="SCENARIO",
-        help="plants and PLCs to take turns with (default: the reactor that ships)",
+        help="plants and PLCs to take turns with (default: those that ship)",
     )
     parser.add_argument("--cycles", type=_cycles, default=CYCLES, help=f"in all ({CYCLES})")
-    parser.add_argument("--seed", type=int, default=1, help="of everything that is drawn (1)")
+    parser.add_argument("--seed", type=seed_of, default=1, help="of everything that is drawn (1)")
     parser.add_argument(
         "--episode", type=_cycles, default=EPISODE_CYCLES, help=f"cycles ({EPISODE_CYCLES})"
     )
@@ -92,7 +102,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    paths = arguments.scenarios or [shipped(SCENARIO)]
+    paths = arguments.scenarios or [shipped(name) for name in SCENARIOS]
     swarm = Swarm(
         scenarios=tuple(str(path) for path in paths),
         cycles=arguments.cycles,
@@ -113,10 +123,12 @@ def _execute(arguments: argparse.Namespace) -> int:
         outcome.number: keep(swarm, outcome, arguments.out, arguments.shrink)
         for outcome in failed[: arguments.keep]
     }
-    document = _document(swarm, outcomes, kept, elapsed_s)
+    tried = swarm_coverage((o.scenario, o.begun, o.offered) for o in outcomes)
+    document = {**_document(swarm, outcomes, kept, elapsed_s), "coverage": tried.plain()}
     if arguments.json:
         print_json(document)
     else:
+        results().print(tried.table())
         _tell(document, failed, kept)
     return 1 if failed else 0
 
@@ -140,7 +152,8 @@ def keep(swarm: Swarm, outcome: Outcome, out: Path, limit_s: float) -> Kept:
     Raises:
         ScenarioError: hypothesis is not installed, or the directory cannot be written.
     """
-    ground = make_ground(swarm.scenarios[outcome.number % len(swarm.scenarios)], swarm.tier)
+    path = swarm.scenarios[swarm.turn(outcome.number).ground]
+    ground = make_ground(path, swarm.tier)
     story, runs = drawn(swarm, outcome.number, ground), 0
     if limit_s > 0.0:
         fails = _fails_alike(ground, outcome)

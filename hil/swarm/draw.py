@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, cast
 
 import numpy as np
 
-from hil.faults.schedule import KINDS, TIERS_OF, Fault
+from hil.faults.schedule import HOST, KINDS, TIERS_OF, Fault
 from hil.faults.solver import Rung, SolverFault, SolverFaultKind
 from hil.swarm.stage import Stage
 
@@ -21,6 +21,9 @@ _CHEAP: Final[tuple[SolverFaultKind, ...]] = ("infeasible", "exception", "slow")
 _COSTLY: Final[tuple[SolverFaultKind, ...]] = ("cap", "wrong", "nan")
 _COSTLY_SHARE = 0.2  # each builds its own broken solver, which takes a second
 _TOGETHER_SHARE = 0.3
+REPRODUCIBLE_HOST_FAULTS: Final = frozenset({"kill", "pause", "disk_full", "clock_step"})
+"""Faults of the control process after which the same seed gives the same history in lock-step.
+What is not here depends on real time."""
 _CYCLES: Final = (0.5, 60.0)
 """Shortest and longest fault, in cycles."""
 
@@ -30,28 +33,37 @@ def digits(value: float, count: int = 4) -> float:
     return float(f"{value:.{count}g}")
 
 
-def draw_faults(chance: Chance, stage: Stage, count: int, until_s: float) -> tuple[Fault, ...]:
-    """Up to `count` faults that begin and end before `until_s`, seconds of scenario time.
+def draw_faults(
+    chance: Chance, stage: Stage, count: int, until_s: float, beside: Sequence[Fault] = ()
+) -> tuple[Fault, ...]:
+    """Those `beside`, and up to `count` more that begin and end before `until_s` (s).
 
     Most come one by one; some come while another lasts. Two of one type on one target never
     overlap, because a scenario may not say so.
     """
     choices = fault_choices(stage)
-    found: list[Fault] = []
+    found = list(beside)
     for _ in range(count if choices else 0):
         kind = str(chance.choice(sorted(choices)))
-        target = str(chance.choice(choices[kind]))
-        args = {k: digits(v) for k, v in ARGUMENTS[kind](chance, stage, target).items()}
         if found and chance.random() < _TOGETHER_SHARE:
             other = found[int(chance.integers(len(found)))]
             begin_s = float(chance.uniform(other.at_s, other.until_s))
         else:
             begin_s = float(chance.uniform(0.0, until_s))
-        at_s, end_s = _times(chance, stage, begin_s, until_s)
-        fault = Fault(at_s, end_s, target, kind, MappingProxyType(args))
-        if at_s < end_s and not any(_collide(fault, other) for other in found):
-            found.append(fault)
+        draw_fault(chance, stage, kind, begin_s, until_s, found)
     return tuple(sorted(found, key=lambda fault: (fault.at_s, fault.type, fault.target)))
+
+
+def draw_fault(
+    chance: Chance, stage: Stage, kind: str, begin_s: float, until_s: float, found: list[Fault]
+) -> None:
+    """Append a fault of this type that begins at `begin_s` (s), unless its like is there then."""
+    target = str(chance.choice(fault_choices(stage)[kind]))
+    args = {k: digits(v) for k, v in ARGUMENTS[kind](chance, stage, target).items()}
+    at_s, end_s = _times(chance, stage, begin_s, until_s)
+    fault = Fault(at_s, end_s, target, kind, MappingProxyType(args))
+    if at_s < end_s and not any(_collide(fault, other) for other in found):
+        found.append(fault)
 
 
 def draw_solver_faults(
@@ -80,17 +92,15 @@ def draw_solver_faults(
 
 
 def fault_choices(stage: Stage) -> dict[str, list[str]]:
-    """Per fault type that this tier supports, the targets there are; types without are left out.
-
-    Faults of the host need a process to act on, which the swarm's controller is not.
-    """
+    """Per fault type that this tier supports, the targets there are; types without are left out,
+    and so are those after which a history is not the same again."""
     targets: Mapping[str, list[str]] = {
         "sensor": sorted(stage.sensors),
         "quality": sorted(stage.labs),
         "loop": sorted(stage.loops),
         "device": sorted(stage.handshakes),
         "link": sorted(stage.drivers),
-        "host": [],
+        "host": [HOST],
     }
     of_plant = {
         "parameter_drift": sorted(stage.gentle),
@@ -100,6 +110,8 @@ def fault_choices(stage: Stage) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, kind in KINDS.items():
         if stage.tier not in TIERS_OF[name]:
+            continue
+        if kind.lane == "host" and name not in REPRODUCIBLE_HOST_FAULTS:
             continue
         mine = of_plant[name] if kind.lane == "plant" else targets[kind.lane]
         if kind.driver is not None:
@@ -170,7 +182,8 @@ def _drift(chance: Chance, stage: Stage, target: str) -> Args:
 def _out_of_range(chance: Chance, stage: Stage, target: str) -> Args:
     tag = stage.sensors[target]
     span, beyond = _span(tag.low, tag.high), _between(chance, 0.01, 10.0)
-    if _sign(chance) > 0 and np.isfinite(tag.high):
+    upward = _sign(chance) > 0 or not np.isfinite(tag.low)
+    if upward and np.isfinite(tag.high):
         return {"value": tag.high + beyond * span}
     return {"value": (tag.low if np.isfinite(tag.low) else 0.0) - beyond * span}
 
@@ -242,6 +255,10 @@ def _feed(chance: Chance, stage: Stage, target: str) -> Args:
     return {"to": min(max(to, feed.low), feed.high)}
 
 
+def _clock_step(chance: Chance, stage: Stage, target: str) -> Args:
+    return {"step_s": _between(chance, 1.0, 7200.0) * _sign(chance)}
+
+
 ARGUMENTS: Final[Mapping[str, Callable[[Chance, Stage, str], Args]]] = MappingProxyType(
     {
         "freeze": _none,
@@ -280,6 +297,10 @@ ARGUMENTS: Final[Mapping[str, Callable[[Chance, Stage, str], Args]]] = MappingPr
         "parameter_drift": _factor,
         "feed_change": _feed,
         "gain_flip": _none,
+        "kill": _none,
+        "pause": _none,
+        "disk_full": _none,
+        "clock_step": _clock_step,
     }
 )
 """How the arguments of each type are drawn; every type that a swarm can raise is here."""

@@ -7,19 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller.settings import Controlled
 from controller.signal import CommandKind
 from hil.faults.schedule import Fault
 from hil.faults.solver import SolverFault
+from hil.lab import LabSettings
 from hil.scenario.parts import Assertion, Scenario, ScheduledCommand
+from hil.swarm.aims import Turn, aim_of, aimed_faults, approach
 from hil.swarm.draw import Chance, digits, draw_faults, draw_solver_faults
+from hil.swarm.operators import asking, calm, draw_commands
 from hil.swarm.stage import Stage
 
-FAULTS_MEAN = 3.0
+FAULTS_MEAN = 1.5
+"""Beside those that the episode aims at."""
+STORM_SHARE, STORM_FAULTS_MEAN = 0.1, 10.0
+"""In some episodes nearly everything breaks at once."""
 SOLVER_FAULT_SHARE = 0.3
 NOISE_FACTOR = (0.5, 2.0)
-_REARM_CYCLES = (0, 5, 10, 20, 40)
-"""After the faults, the operator re-arms; again, in case a doubt only then became a shed."""
+LAB_DROP_MAX, LAB_OUTLIER_MAX = 0.3, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Episode:
             and the operator asks for normal operation.
         mismatch: factors on plant parameters, beside those of the scenario.
         noise: factor on the measurement noise of the scenario.
+        labs: by source, how the laboratories work.
         commands: before the quiet; those of the quiet are always the same.
     """
 
@@ -40,6 +45,7 @@ class Episode:
     quiet_s: float
     mismatch: Mapping[str, float]
     noise: float
+    labs: Mapping[str, LabSettings]
     commands: tuple[ScheduledCommand, ...]
     faults: tuple[Fault, ...]
     solver_faults: tuple[SolverFault, ...]
@@ -53,7 +59,7 @@ class Episode:
 
 
 def draw_episode(
-    base: Scenario, stage: Stage, seed: int, number: int, cycles: int, quiet: int
+    base: Scenario, stage: Stage, seed: int, number: int, turn: Turn, cycles: int, quiet: int
 ) -> Episode:
     """Episode `number` of the swarm with this seed; the last `quiet` of its cycles are quiet."""
     chance = np.random.default_rng([seed, number])
@@ -61,6 +67,17 @@ def draw_episode(
     quiet_s = (cycles - quiet) * cycle_s
     low, high = NOISE_FACTOR
     solver_count = int(chance.integers(1, 3)) if chance.random() < SOLVER_FAULT_SHARE else 0
+    labs = _lab_chaos(chance, stage)
+    known_s = max((lab.first_s + lab.delay_s[1] for lab in labs.values()), default=0.0)
+    mean = STORM_FAULTS_MEAN if chance.random() < STORM_SHARE else FAULTS_MEAN
+    aim = aim_of(stage, seed, turn)
+    way = approach(chance, base, stage, aim.mode, known_s, quiet_s)
+    commands = draw_commands(chance, base, stage, quiet_s)
+    aimed: tuple[Fault, ...] = ()
+    if way is not None:
+        aimed = aimed_faults(chance, stage, aim, way, quiet_s)
+        undisturbed = [c for c in commands if not (_changes_mode(c) and way.holds(c.at_s))]
+        commands = tuple(sorted((*undisturbed, *way.commands), key=lambda c: c.at_s))
     return Episode(
         number=number,
         seed=int(chance.integers(1, 2**31)),
@@ -68,8 +85,9 @@ def draw_episode(
         quiet_s=quiet_s,
         mismatch=_mismatch(chance, stage),
         noise=digits(low * (high / low) ** float(chance.random()), 3),
-        commands=_commands(chance, base, quiet_s),
-        faults=draw_faults(chance, stage, 1 + int(chance.poisson(FAULTS_MEAN)), quiet_s),
+        labs=labs,
+        commands=commands,
+        faults=draw_faults(chance, stage, int(chance.poisson(mean)), quiet_s, aimed),
         solver_faults=draw_solver_faults(chance, stage, solver_count, quiet_s),
     )
 
@@ -79,7 +97,8 @@ def staged(base: Scenario, episode: Episode) -> Scenario:
     the base's own."""
     mismatch = {name: base.mismatch.get(name, 1.0) * f for name, f in episode.mismatch.items()}
     duration_s = episode.cycles * base.settings.cycle_s
-    commands = (*_asking(0.0), *episode.commands, *calm(base, episode))
+    back = calm(base, episode.commands, episode.quiet_s)
+    commands = (*asking(0.0), *episode.commands, *back)
     return replace(
         base,
         duration_s=duration_s,
@@ -87,6 +106,7 @@ def staged(base: Scenario, episode: Episode) -> Scenario:
         mismatch={**base.mismatch, **mismatch},
         noise={tag: sigma * episode.noise for tag, sigma in base.noise.items()},
         profiles=(),
+        labs=tuple(episode.labs.get(lab.source, lab) for lab in base.labs),
         commands=tuple(command for command in commands if command.at_s < duration_s),
         faults=episode.faults,
         solver_faults=episode.solver_faults,
@@ -122,33 +142,8 @@ def cut(episode: Episode, cycle: int, cycle_s: float) -> Episode:
     )
 
 
-def calm(base: Scenario, episode: Episode) -> tuple[ScheduledCommand, ...]:
-    """What the operator does when all is mended: everything as it was, automatic, re-armed."""
-    at_s, cycle_s = episode.quiet_s, base.settings.cycle_s
-    return (
-        *(
-            ScheduledCommand(at_s, CommandKind.SETPOINT, cv.output, cv.setpoint, "")
-            for cv in base.settings.controlled
-            if cv.setpoint is not None
-        ),
-        *(
-            ScheduledCommand(at_s, kind, mv.name, value, "")
-            for mv in base.settings.manipulated
-            for kind, value in (
-                (CommandKind.LIMIT_LOW, mv.low),
-                (CommandKind.LIMIT_HIGH, mv.high),
-            )
-        ),
-        *_asking(at_s),
-        *(
-            ScheduledCommand(at_s + cycles * cycle_s, CommandKind.REARM, "", None, "")
-            for cycles in _REARM_CYCLES
-        ),
-    )
-
-
-def _asking(at_s: float) -> tuple[ScheduledCommand, ...]:
-    return (ScheduledCommand(at_s, CommandKind.MODE, "", None, "auto"),)
+def _changes_mode(command: ScheduledCommand) -> bool:
+    return command.kind in (CommandKind.MODE, CommandKind.REARM)
 
 
 def _mismatch(chance: Chance, stage: Stage) -> dict[str, float]:
@@ -161,35 +156,16 @@ def _mismatch(chance: Chance, stage: Stage) -> dict[str, float]:
     }
 
 
-def _reach(base: Scenario, cv: Controlled) -> float:
-    """How far a setpoint is moved: a tenth of it, but not beyond what the plant can follow."""
-    variable = next(v for v in base.settings.model.y if v.name == cv.output)
-    return min(0.1 * abs(cv.setpoint or 0.0), 0.02 * variable.span)
-
-
-def _commands(chance: Chance, base: Scenario, quiet_s: float) -> tuple[ScheduledCommand, ...]:
-    """What operators do meanwhile: setpoints, limits, modes, re-arming."""
-    settings, found = base.settings, list[ScheduledCommand]()
-    for _ in range(int(chance.poisson(1.5))):
-        at_s = round(float(chance.uniform(0.0, quiet_s)) / base.scan_s) * base.scan_s
-        kind = CommandKind(str(chance.choice(["setpoint", "limit_low", "limit_high", "mode"])))
-        if chance.random() < 0.3:
-            kind = CommandKind.REARM
-        target, text = "", ""
-        value: float | None = None
-        if kind is CommandKind.MODE:
-            text = str(chance.choice(["off", "manual", "auto"]))
-        elif kind is CommandKind.SETPOINT:
-            wanted = [cv for cv in settings.controlled if cv.setpoint is not None]
-            if not wanted:
-                continue
-            cv = wanted[int(chance.integers(len(wanted)))]
-            target = cv.output
-            value = digits((cv.setpoint or 0.0) + float(chance.uniform(-1, 1)) * _reach(base, cv))
-        elif kind is not CommandKind.REARM:
-            mv = settings.manipulated[int(chance.integers(len(settings.manipulated)))]
-            part = float(chance.uniform(0.0, 0.3)) * (mv.high - mv.low)
-            target = mv.name
-            value = digits(mv.low + part if kind is CommandKind.LIMIT_LOW else mv.high - part)
-        found.append(ScheduledCommand(digits(at_s, 9), kind, target, value, text))
-    return tuple(sorted(found, key=lambda command: command.at_s))
+def _lab_chaos(chance: Chance, stage: Stage) -> dict[str, LabSettings]:
+    """Laboratories that are slower or faster than the scenario's, and err more."""
+    found: dict[str, LabSettings] = {}
+    for name, lab in sorted(stage.labs.items()):
+        slower, drop, outlier = chance.random(3).tolist()
+        low_s, high_s = (digits(delay_s * 2.0 ** (2.0 * slower - 1.0)) for delay_s in lab.delay_s)
+        found[name] = replace(
+            lab,
+            delay_s=(low_s, high_s),
+            drop=digits(LAB_DROP_MAX * drop, 2),
+            outlier=digits(LAB_OUTLIER_MAX * outlier, 2),
+        )
+    return found

@@ -15,15 +15,20 @@ from time import perf_counter
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from controller.app import build_application
 from controller.cycle.application import Application
 from controller.errors import ScenarioError, SettingsError
 from controller.replay import Replayed
 from hil.bundle import history_hash
+from hil.interrupts import interrupts_held
 from hil.invariants.judge import Invariant
 from hil.runner import VERDICT_FILE, run_scenario
 from hil.scenario import Scenario, Tier, load_scenario
+from hil.swarm.aims import Turn
+from hil.swarm.coverage import Begun, begun
+from hil.swarm.draw import fault_choices
 from hil.swarm.episode import Episode, draw_episode, staged
 from hil.swarm.recovery import unrecovered
 from hil.swarm.stage import Stage, stage_of
@@ -43,6 +48,7 @@ class Outcome:
     Attributes:
         history_hash: of what was decided.
         violations: broken invariants, in words; unrecovered: why it did not come back, or empty.
+        begun: how often each fault type began in each mode; offered: the types that its ground has.
     """
 
     scenario: str
@@ -52,6 +58,8 @@ class Outcome:
     violations: tuple[str, ...]
     unrecovered: str
     elapsed_s: float
+    begun: Begun
+    offered: tuple[str, ...]
 
     @property
     def failed(self) -> bool:
@@ -85,7 +93,8 @@ class Swarm:
     """What is to be run; the same values give the same history.
 
     Attributes:
-        scenarios: files that the episodes take turns with.
+        scenarios: files that the episodes take turns with: in an order of chance, but none comes
+            again before every other has come.
         cycles: of all episodes together.
         episode: cycles of one; the last takes what is left.
     """
@@ -102,6 +111,12 @@ class Swarm:
         count = max(1, self.cycles // self.episode)
         return (*[self.episode] * (count - 1), self.cycles - self.episode * (count - 1))
 
+    def turn(self, number: int) -> Turn:
+        """Which of the scenarios episode `number` is on, and how many were on it before."""
+        time, place = divmod(number, len(self.scenarios))
+        order = np.random.default_rng([self.seed, time]).permutation(len(self.scenarios))
+        return Turn(int(order[place]), time)
+
 
 def make_ground(path: str, tier: Tier) -> Ground:
     """Raises ScenarioError or SettingsError where the scenario cannot be run."""
@@ -114,7 +129,8 @@ def drawn(swarm: Swarm, number: int, ground: Ground) -> Episode:
     """Episode `number` of a swarm, on the ground whose turn it is."""
     cycles = swarm.lengths[number]
     quiet = round(QUIET_SHARE * min(cycles, swarm.episode))
-    return draw_episode(ground.scenario, ground.stage, swarm.seed, number, cycles, quiet)
+    turn = swarm.turn(number)
+    return draw_episode(ground.scenario, ground.stage, swarm.seed, number, turn, cycles, quiet)
 
 
 def run_episode(
@@ -144,6 +160,8 @@ def run_episode(
             violations=(what,),
             unrecovered="",
             elapsed_s=perf_counter() - begun_s,
+            begun={},
+            offered=tuple(fault_choices(ground.stage)),
         )
     report: dict[str, Any] = msgspec.json.decode((directory / VERDICT_FILE).read_bytes())
     return Outcome(
@@ -157,6 +175,8 @@ def run_episode(
         ),
         unrecovered=unrecovered(run.history, scenario.settings, episode.quiet_s),
         elapsed_s=perf_counter() - begun_s,
+        begun=begun(scenario, run.history),
+        offered=tuple(fault_choices(ground.stage)),
     )
 
 
@@ -180,7 +200,9 @@ def swarm_outcomes(swarm: Swarm, jobs: int = 1) -> Iterator[Outcome]:
     with ProcessPoolExecutor(
         min(jobs, len(numbers)), mp_context=context, initializer=_prepare, initargs=(swarm,)
     ) as pool:
-        yield from pool.map(_one, numbers)
+        with interrupts_held():
+            outcomes = pool.map(_one, numbers)
+        yield from outcomes
 
 
 def swarm_hash(outcomes: Sequence[Outcome]) -> str:
@@ -196,7 +218,7 @@ def _runner(swarm: Swarm) -> Callable[[int], Outcome]:
 
 
 def _run_number(swarm: Swarm, grounds: dict[str, Ground], number: int) -> Outcome:
-    path = swarm.scenarios[number % len(swarm.scenarios)]
+    path = swarm.scenarios[swarm.turn(number).ground]
     if path not in grounds:
         grounds[path] = make_ground(path, swarm.tier)
     ground = grounds[path]

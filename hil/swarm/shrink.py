@@ -110,12 +110,15 @@ def shrunk(original: Episode, fails: Fails, limit_s: float) -> tuple[Episode, in
 def size(episode: Episode) -> tuple[int, float]:
     """What makes a story long: its parts first, then how long its faults last."""
     lengths = [f.until_s - f.at_s for f in (*episode.faults, *episode.solver_faults)]
-    parts = len(lengths) + len(episode.commands) + len(episode.mismatch) + (episode.noise != 1.0)
+    parts = len(lengths) + len(episode.commands) + len(episode.mismatch) + len(episode.labs)
+    parts += episode.noise != 1.0
     return parts, sum(lengths)
 
 
 def _alone(original: Episode) -> list[Episode]:
-    bare = replace(original, commands=(), faults=(), solver_faults=(), mismatch={}, noise=1.0)
+    bare = replace(
+        original, commands=(), faults=(), solver_faults=(), mismatch={}, noise=1.0, labs={}
+    )
     return [
         bare,
         *(replace(bare, faults=(fault,)) for fault in original.faults),
@@ -134,6 +137,7 @@ def _leave_out(search: Shrinking) -> None:
         mismatch = {n: f for n, f in search.smallest.mismatch.items() if n != name}
         search.still_fails(replace(search.smallest, mismatch=mismatch))
     search.still_fails(replace(search.smallest, noise=1.0))
+    search.still_fails(replace(search.smallest, labs={}))
 
 
 def _stories(original: Episode) -> SearchStrategy[Episode]:
@@ -157,6 +161,7 @@ def _stories(original: Episode) -> SearchStrategy[Episode]:
             commands=tuple(commands),
             mismatch={name: original.mismatch[name] for name in mismatch},
             noise=original.noise if draw(kept) else 1.0,
+            labs=original.labs if draw(kept) else {},
             faults=tuple(_shortened(f, draw(eighths)) for f in faults),
             solver_faults=tuple(_shortened(f, draw(eighths)) for f in solver_faults),
         )

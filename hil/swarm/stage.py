@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from controller.cycle.application import Application
+from controller.errors import ScenarioError
 from controller.mpc.regulator import Regulator
 from controller.settings import Controlled, S7Device, Settings
 from controller.signal import Tag
@@ -17,7 +19,15 @@ from hil.lab import LabSettings
 from hil.plc.slave_loop import SlaveLoop
 from hil.scenario.parts import Scenario
 from hil.world import make_plant
-from plant_models.process import Adjustable, Plant, Vector, nominal
+from plant_models.process import (
+    Adjustable,
+    NoSteadyStateError,
+    Plant,
+    Vector,
+    names,
+    nominal,
+    steady_state,
+)
 from plant_models.variable import Variable
 
 MISMATCH_MAX = 0.05
@@ -36,6 +46,7 @@ class Stage:
         sensors: measured tags that hold real numbers (others cannot carry every distortion).
         gentle: per plant parameter, the largest share by which it may differ; one that moves a
             controlled variable strongly may differ less, so that the spec stays within reach.
+        reach: per CV with a setpoint, between which values the model can hold it at rest.
         free_inputs: plant inputs that no loop drives; inputs: all of them.
         rungs: of the solve ladder, from the top; `has_regulator`: below them.
     """
@@ -49,6 +60,7 @@ class Stage:
     drivers: Mapping[str, Driver]
     labs: Mapping[str, LabSettings]
     gentle: Mapping[str, float]
+    reach: Mapping[str, tuple[float, float]]
     free_inputs: Mapping[str, Variable]
     inputs: tuple[str, ...]
     rungs: tuple[str, ...]
@@ -56,7 +68,17 @@ class Stage:
 
 
 def stage_of(scenario: Scenario, application: Application) -> Stage:
-    """Look a scenario over. Simulates its plant once per parameter."""
+    """Look a scenario over. Simulates its plant once per parameter.
+
+    Raises:
+        ScenarioError: its PLC runs a program of its own, whose loops nobody can break.
+    """
+    if scenario.awl is not None:
+        raise ScenarioError(
+            "a swarm breaks the loops of a virtual PLC, and this PLC runs a program of its own",
+            where=str(scenario.path),
+            mend="Give the swarm a scenario whose plc is of the kind virtual",
+        )
     settings = scenario.settings
     tags = typed_tags(settings)
     measured = [*(loop.pv for loop in scenario.loops), *scenario.indicators]
@@ -74,6 +96,7 @@ def stage_of(scenario: Scenario, application: Application) -> Stage:
         },
         labs={lab.source: lab for lab in scenario.labs},
         gentle=_gentle(scenario, plant),
+        reach=_reach(settings),
         free_inputs={v.name: v for v in plant.inputs if v.name not in driven},
         inputs=tuple(v.name for v in plant.inputs),
         rungs=tuple(name for name, _ in application.ladder.solvers),
@@ -102,6 +125,34 @@ def _gentle(scenario: Scenario, plant: Plant) -> dict[str, float]:
         share = MISMATCH_MAX if worst <= 0.0 else min(MISMATCH_MAX, _PROBE / worst)
         if share > _NEGLIGIBLE and np.isfinite(share):
             found[name] = share
+    return found
+
+
+def _reach(settings: Settings) -> dict[str, tuple[float, float]]:
+    """What the steady model shows with its MVs at their nominal values and at every combination of
+    their limits, as far as the model is believed, with the configured setpoint in it."""
+    model = settings.model
+    columns = [names(model.u).index(mv.input) for mv in settings.manipulated]
+    d, seen = nominal(model.d), list[Vector]()
+    for corner in product(*((mv.low, mv.high) for mv in settings.manipulated)):
+        u = nominal(model.u)
+        u[columns] = corner
+        try:
+            x = steady_state(model, u, d)
+        except NoSteadyStateError:
+            continue
+        seen.append(np.asarray(model.h(x, u, d, model.p_nominal), dtype=np.float64).ravel())
+    found: dict[str, tuple[float, float]] = {}
+    for cv in settings.controlled:
+        if cv.setpoint is None:
+            continue
+        row = names(model.y).index(cv.output)
+        believed = model.y[row]
+        values = [
+            cv.setpoint,
+            *(min(max(float(y[row]), believed.low), believed.high) for y in seen),
+        ]
+        found[cv.output] = min(values), max(values)
     return found
 
 

@@ -36,6 +36,7 @@ def as_changes(base: Scenario, episode: Episode, name: str, why: str) -> Mapping
         "plant.mismatch": dict(scenario.mismatch),
         "plc.noise": dict(scenario.noise),
         "profiles": [],
+        **_labs(episode),
         "commands": [_plain_command(c) for c in scenario.commands],
         "faults": [
             {
@@ -56,6 +57,15 @@ def as_changes(base: Scenario, episode: Episode, name: str, why: str) -> Mapping
         "matrix": {},
         "assertions": _assertions(base, episode),
     }
+
+
+def _labs(episode: Episode) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, lab in episode.labs.items():
+        found[f"lab.{name}.delay"] = list(lab.delay_s)
+        found[f"lab.{name}.drop"] = lab.drop
+        found[f"lab.{name}.outlier"] = lab.outlier
+    return found
 
 
 def _plain_command(command: ScheduledCommand) -> dict[str, object]:

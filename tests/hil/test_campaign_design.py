@@ -15,7 +15,7 @@ from scipy.stats import binomtest, rankdata
 from controller.errors import ScenarioError
 from hil.campaign import parcel as parcels
 from hil.campaign.campaign_file import Campaign, Range, load_campaign
-from hil.campaign.design import design_hash, jobs_of
+from hil.campaign.design import design_hash, draws_of
 from hil.campaign.parcel import Parcel, pack, unpack
 from hil.campaign.sensitivity import partial_rank_correlation, sensitivity
 from hil.campaign.summary import failure_rate
@@ -89,7 +89,7 @@ def test_a_wrong_file_is_refused_where_it_is_wrong(
 def test_shipped_campaigns_load() -> None:
     for path in sorted((CONFIG / "campaigns").glob("*.yaml")):
         campaign = load_campaign(path)
-        assert campaign.jobs >= 100, path
+        assert campaign.seeds >= 100, path
 
 
 @pytest.mark.parametrize("pattern", ["*", "iae.*", "iae.cB", "share_*", "cycles", "*.cB", "vio*"])
@@ -101,7 +101,7 @@ def test_a_pattern_that_may_name_a_kpi_is_taken(write: Callable[[str], Path], pa
 
 
 def test_a_latin_hypercube_has_one_plant_in_every_slice(campaign: Campaign) -> None:
-    jobs = jobs_of(campaign)
+    jobs = draws_of(campaign)
     k10 = np.array([job.values["plant.mismatch.k10"] for job in jobs])
     kw = np.array([job.values["plant.mismatch.kw"] for job in jobs])
     slices = np.floor((k10 - 0.9) / 0.2 * 16).astype(int)
@@ -109,22 +109,22 @@ def test_a_latin_hypercube_has_one_plant_in_every_slice(campaign: Campaign) -> N
     slices = np.floor(np.log(kw / 0.5) / np.log(4.0) * 16).astype(int)
     assert sorted(slices) == list(range(16))
     assert [job.seed for job in jobs] == list(range(5, 21))
-    assert jobs == jobs_of(campaign)
-    assert jobs != jobs_of(replace(campaign, design_seed=2))
+    assert jobs == draws_of(campaign)
+    assert jobs != draws_of(replace(campaign, design_seed=2))
 
 
 @pytest.mark.parametrize("design", ["sobol", "random"])
-def test_more_jobs_of_an_open_design_keep_the_first(campaign: Campaign, design: str) -> None:
+def test_more_draws_of_an_open_design_keep_the_first(campaign: Campaign, design: str) -> None:
     campaign = replace(campaign, design=design)  # type: ignore[arg-type]
-    few, many = jobs_of(campaign.with_jobs(5)), jobs_of(campaign.with_jobs(33))
+    few, many = draws_of(campaign.with_seeds(5)), draws_of(campaign.with_seeds(33))
     assert many[:5] == few
     assert len({job.values["plant.mismatch.k10"] for job in many}) == 33
-    assert design_hash(campaign.with_jobs(5), "f") == design_hash(campaign.with_jobs(33), "f")
+    assert design_hash(campaign.with_seeds(5), "f") == design_hash(campaign.with_seeds(33), "f")
 
 
 def test_a_latin_hypercube_of_more_jobs_is_another_design(campaign: Campaign) -> None:
     first = design_hash(campaign, "files")
-    assert design_hash(campaign.with_jobs(17), "files") != first
+    assert design_hash(campaign.with_seeds(17), "files") != first
     assert design_hash(campaign, "other files") != first
     assert design_hash(replace(campaign, duration_s=5.0), "files") != first
     assert design_hash(replace(campaign, title="Another", path=Path("x")), "files") == first

@@ -222,7 +222,7 @@ def test_a_campaign_continues_and_grows(loaded: Campaign, tmp_path: Path) -> Non
         run_campaign(loaded, out, interrupted, shard_rows=2)
     assert raw_jobs(out) == [0, 1, 2]
     rows = run_campaign(loaded, out, counting, lambda *state: seen.append(state))
-    grown = run_campaign(loaded.with_jobs(6), out, counting)
+    grown = run_campaign(loaded.with_seeds(6), out, counting)
     again = run_campaign(loaded, out, counting)
     assert asked == [[3], [4, 5]]
     assert seen == [(3, 4, 0), (4, 4, 0)]
@@ -243,7 +243,7 @@ def test_a_row_that_comes_twice_counts_once_and_a_lost_one_is_told(
 
 
 def test_a_changed_scenario_does_not_continue(loaded: Campaign, tmp_path: Path) -> None:
-    run_campaign(loaded.with_jobs(1), tmp_path / "out", serial)
+    run_campaign(loaded.with_seeds(1), tmp_path / "out", serial)
     changed = replace(loaded, changes={**loaded.changes, "judge_from": "40 s"})
     with pytest.raises(ScenarioError, match="another design"):
         run_campaign(changed, tmp_path / "out", serial)
@@ -260,7 +260,7 @@ def test_a_sealed_shard_survives_time_as_well_as_count(
     loaded: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(campaigns, "SHARD_S", 0.0)
-    run_campaign(loaded.with_jobs(2), tmp_path / "out", serial)
+    run_campaign(loaded.with_seeds(2), tmp_path / "out", serial)
     assert len(list((tmp_path / "out" / "results").iterdir())) == 2
 
 
@@ -270,7 +270,7 @@ def test_a_sealed_shard_survives_time_as_well_as_count(
 def test_a_job_that_kills_its_process_fails_alone(loaded: Campaign) -> None:
     # Without parcel: unpacking one imports all of the controller, in every process.
     light: Any = None
-    orders = [replace(order, parcel=light) for order in _orders(loaded.with_jobs(6))]
+    orders = [replace(order, parcel=light) for order in _orders(loaded.with_seeds(6))]
     rows = {row["job"]: row for row in on_processes(orders, 1, deadly)}
     assert sorted(rows) == [0, 1, 2, 3, 4, 5]
     assert [job for job, row in rows.items() if not row["passed"]] == [2]
@@ -309,15 +309,16 @@ def test_after_kill_9_a_campaign_runs_only_what_is_missing(tmp_path: Path) -> No
 def _row(number: int, campaign: Campaign, **more: Any) -> Row:
     values = _orders(campaign)[number].values
     k10 = values["plant.mismatch.k10"]
-    base: Row = {"job": number, "seed": number + 1, "code": "0.1.0", "wall_s": 1.0, "error": ""}
+    base: Row = {"job": number, "seed": number + 1, "variant": "", "code": "0.1.0"}
     base |= {f"x.{path}": value for path, value in values.items()}
+    base |= {"wall_s": 1.0, "error": ""}
     bad = k10 > 1.04
     base |= {"passed": not bad, "failed": "iae.cB failed" if bad else ""}
     return base | {"kpi.iae.cB": k10**2, "kpi.cycles": 10.0, "kpi.solve_ms_p50": k10} | more
 
 
 def test_summary_picture_and_page_tell_the_same(loaded: Campaign, tmp_path: Path) -> None:
-    campaign = loaded.with_jobs(64)
+    campaign = loaded.with_seeds(64)
     rows = [_row(number, campaign) for number in range(64)]
     rows[7] |= {"passed": False, "failed": "", "error": "ModelError: <b>no</b> steady state"}
     rows[7].pop("kpi.iae.cB")

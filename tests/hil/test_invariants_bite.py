@@ -180,6 +180,54 @@ def test_a_guard_that_moves_in_doubt(
     assert _broken(scenario, application, tmp_path) == {Invariant.HELD_IN_DOUBT}
 
 
+@pytest.mark.parametrize(
+    ("forgets", "upset", "invariant"),
+    [
+        (
+            {"operator_low": 5.0, "operator_high": 30.0},
+            {"commands": [AUTO, {"at": 0, "kind": "limit_high", "target": "F", "value": 14.5}]},
+            Invariant.OPERATOR_LIMIT,
+        ),
+        (
+            {"high": False},
+            {
+                "faults": [
+                    {
+                        "at": 0,
+                        "until": 390,
+                        "target": "F",
+                        "type": "saturation",
+                        "args": {"low": 5, "high": 14},
+                    }
+                ]
+            },
+            Invariant.SATURATED,
+        ),
+    ],
+)
+def test_a_guard_that_forgets_where_it_may_not_go(
+    forgets: Mapping[str, Any],
+    upset: Mapping[str, object],
+    invariant: Invariant,
+    application: Application,
+    tmp_path: Path,
+    monkeypatch: Patch,
+) -> None:
+    def broken(mvs: Any, devices: Any, authority: Authority, wanted: Any, *rest: Any) -> Move:
+        facts, *others = rest
+        facts = {**facts, "F": replace(facts["F"], **forgets)}
+        return guard(mvs, devices, authority, {**wanted, "F": 30.0}, facts, *others)
+
+    monkeypatch.setattr(step_module, "guard", broken)
+    assert _broken(_scenario(**upset), application, tmp_path / "forgets") == {invariant}
+
+    def sound(mvs: Any, devices: Any, authority: Authority, wanted: Any, *rest: Any) -> Move:
+        return guard(mvs, devices, authority, {**wanted, "F": 30.0}, *rest)
+
+    monkeypatch.setattr(step_module, "guard", sound)
+    assert _broken(_scenario(**upset), application, tmp_path / "sound") == set()
+
+
 # --- permission ----------------------------------------------------------------------------------
 
 

@@ -145,6 +145,16 @@ def test_passing_failing_and_broken_scenarios(
     assert "kpi.active_share" in dict(properties(folder / "out.xml", "bad"))
 
 
+@pytest.mark.parametrize("seed", ["-1", str(10**30), "one"])
+def test_a_seed_that_is_none_is_refused(
+    pytester: pytest.Pytester, plugin: list[str], seed: str
+) -> None:
+    scenario(pytester.path, "good")
+    result = pytester.runpytest_inprocess(*plugin, f"--hil-seed={seed}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "whole numbers from 0 to 2147483647" in result.stderr.str()
+
+
 @pytest.mark.usefixtures("quick")
 def test_tier_and_seed_are_taken_from_the_command_line(
     pytester: pytest.Pytester, plugin: list[str]

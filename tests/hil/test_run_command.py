@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing as mp
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,8 +20,10 @@ import yaml
 from controller.cli import main
 from controller.errors import ScenarioError
 from controller.settings.yaml_core import read
+from hil.interrupts import interrupts_held
 from hil.runner import run_scenario
 from hil.scenario import load_scenario
+from hil.seeds import SEED_MAX
 
 SCENARIOS = Path(__file__).parents[2] / "config" / "scenarios"
 
@@ -133,3 +142,98 @@ def test_a_pause_does_not_outlast_the_run(tmp_path: Path) -> None:
     assert run.verdict.kpis["control_endings"] == 0
     assert run.verdict.kpis["unsafe_writes"] == 0
     assert run.verdict.kpis["replay_identical"] == 1
+
+
+def test_the_greatest_seed_runs(tmp_path: Path) -> None:
+    path = _short(tmp_path, "a")
+    out = str(tmp_path / "out")
+    assert main(["hil", "run", str(path), "--seed", str(SEED_MAX), "--out", out]) == 0
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = _short(tmp_path, "a"), tmp_path / "out"
+    assert main(["hil", "run", str(path), "--out", str(out), "--junit", str(tmp_path)]) == 2
+    assert "would be a directory" in capsys.readouterr().err
+    assert main(["hil", "run", str(path), "--out", str(out), "--junit", str(path / "j.xml")]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tag", "nope"], "no scenario has the tag nope. The tags there are: smoke"),
+        (["{path}"], "a would run twice. Name the file once"),
+    ],
+)
+def test_what_would_run_nothing_or_twice_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    path = str(_short(tmp_path, "a"))
+    filled = [word.format(path=path) for word in words]
+    assert main(["hil", "run", path, *filled, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_several_that_break_are_all_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant = {"ref": "plant_models.van_de_vusse:actuated_plant", "mismatch": {"nope": 1.1}}
+    paths = [str(_short(tmp_path, name, plant=plant)) for name in ("a", "b")]
+    assert main(["hil", "run", *paths, "--out", str(tmp_path / "out"), "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["passed"], told["scenarios"], sorted(told["errors"])) == (False, [], ["a", "b"])
+
+
+def _hears_interrupts(answer: SimpleQueue[bool]) -> None:
+    answer.put(signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def test_a_process_that_is_started_inside_never_hears_ctrl_c() -> None:
+    context = mp.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=_hears_interrupts, args=(answer,))
+
+    def start() -> None:
+        with interrupts_held():
+            process.start()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert process.is_alive()
+
+    # What was pressed meanwhile is heard here, and only here.
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert answer.get() is False
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def test_ctrl_c_ends_a_suite_and_its_processes_without_a_traceback(tmp_path: Path) -> None:
+    path = _short(tmp_path, "a", duration="20 h")
+    command = [sys.executable, "-m", "controller.cli", "hil", "run", str(path), "--seed", "1-2"]
+    command += ["--jobs", "2", "--out", str(tmp_path / "out")]
+    run = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(SCENARIOS.parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    try:
+        end = time.monotonic() + 60
+        while len(list((tmp_path / "out").glob("*/samples.db"))) < 2:
+            assert time.monotonic() < end
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGINT)
+        told, said = run.communicate(timeout=30)
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == 130
+    assert told == ""
+    assert said == "interrupted; what was finished is kept\n"

@@ -47,3 +47,34 @@ def test_a_replay_without_them_differs_from_the_first_faulty_cycle_on(run: Run) 
     assert outcome.identical >= FIRST_FAULTY
     assert len(told) == 1
     assert told[0].startswith("solver faults are injected into this run: rti infeasible 360 s")
+
+
+def test_solver_faults_keep_the_true_time_while_the_clock_of_the_controller_is_wrong(
+    tmp_path: Path,
+) -> None:
+    step = {"target": "controller", "type": "clock_step", "args": {"step_s": 100}}
+    changes = {
+        "duration": "4 min",
+        "commands[1].at": "210 s",
+        # The controller's own clock says 160 s where it is 60 s, and 190 s at 190 s and at 200 s.
+        "faults": [
+            {**step, "at": "45 s", "until": "105 s"},
+            {**step, "at": "195 s", "until": "225 s", "args": {"step_s": -10}},
+        ],
+        "solver_faults": [
+            {"at": "60 s", "until": "80 s", "solver": "rti", "kind": "exception"},
+            {"at": "185 s", "until": "195 s", "solver": "rti", "kind": "exception"},
+        ],
+    }
+    scenario = load_scenario(SCENARIOS / "lost-controller.yaml", changes)
+    run = run_scenario(scenario, tmp_path / "data")
+    times = run.history.columns["time_s"]
+    below = [t for t, r in zip(times, run.history.texts["rung"], strict=True) if r == "sqp"]
+    told = [t for t, f in zip(times, run.history.texts["faults"], strict=True) if "rti" in f]
+    assert below == [60.0, 70.0, 190.0] == told
+    assert run.replayed is not None
+    assert run.replayed.passed, run.replayed.differences
+    with open_reader(run.directory) as reader:
+        bodies = [event.body for event in reader.events(kinds=("scenario",))]
+    offsets_s = [body["offset_ns"] / 1e9 for body in bodies if "offset_ns" in body]
+    assert offsets_s == [100.0, 0.0, -10.0, 0.0]

@@ -23,8 +23,15 @@ from hil.history import History
 from hil.invariants.judge import Invariant
 from hil.runner import run_scenario
 from hil.scenario import load_scenario
+from hil.swarm.aims import Turn
 from hil.swarm.commands import swarm as verb
-from hil.swarm.draw import ARGUMENTS, draw_faults, draw_solver_faults, fault_choices
+from hil.swarm.draw import (
+    ARGUMENTS,
+    REPRODUCIBLE_HOST_FAULTS,
+    draw_faults,
+    draw_solver_faults,
+    fault_choices,
+)
 from hil.swarm.episode import Episode, cut, draw_episode, staged
 from hil.swarm.recovery import STEADY_CYCLES, spec, unrecovered
 from hil.swarm.run import (
@@ -41,6 +48,7 @@ from hil.swarm.written import written
 
 SCENARIOS = Path(__file__).parents[2] / "config" / "scenarios"
 CSTR = str(SCENARIOS / "cstr-setpoint.yaml")
+FIRST = Turn(0, 0)
 LAB = str(SCENARIOS / "reactor-faults.yaml")
 
 
@@ -65,8 +73,10 @@ def _execute(*words: str) -> int:
 # --- what is drawn -------------------------------------------------------------------------------
 
 
-def test_every_fault_type_that_needs_no_process_can_be_drawn(grounds: Sequence[Ground]) -> None:
-    own = {name for name, kind in KINDS.items() if kind.lane != "host"}
+def test_every_fault_type_that_leaves_a_history_the_same_can_be_drawn(
+    grounds: Sequence[Ground],
+) -> None:
+    own = {name for name, kind in KINDS.items() if kind.lane != "host"} | REPRODUCIBLE_HOST_FAULTS
     assert set(ARGUMENTS) == own
     reachable = {name for ground in grounds for name in fault_choices(ground.stage)}
     assert reachable == own
@@ -90,10 +100,10 @@ def test_every_drawn_schedule_is_one_that_a_scenario_accepts(
 
 
 def _accepted(faults: Sequence[Fault]) -> None:
-    from hil.faults.kinds import check_fault, check_overlaps
+    from hil.faults.kinds import check_fault, check_overlaps, where_of
 
     for number, fault in enumerate(faults):
-        check_fault(fault, f"faults[{number}]")
+        check_fault(fault, where_of(number))
     check_overlaps(faults)
 
 
@@ -105,14 +115,14 @@ def test_gentle_parameters_are_gentler_where_the_plant_is_touchier(ground: Groun
 
 def test_an_episode_depends_on_seed_and_number_alone(ground: Ground) -> None:
     def draw(seed: int, number: int) -> Episode:
-        return draw_episode(ground.scenario, ground.stage, seed, number, 200, 100)
+        return draw_episode(ground.scenario, ground.stage, seed, number, FIRST, 200, 100)
 
     assert draw(3, 5) == draw(3, 5)
     assert len({repr(draw(s, n)) for s in range(3) for n in range(3)}) == 9
 
 
 def test_the_quiet_is_quiet_and_asks_for_control_again(ground: Ground) -> None:
-    episode = draw_episode(ground.scenario, ground.stage, 1, 1, 200, 100)
+    episode = draw_episode(ground.scenario, ground.stage, 1, 1, FIRST, 200, 100)
     scenario = staged(ground.scenario, episode)
     faults = (*scenario.faults, *scenario.solver_faults)
     assert faults
@@ -160,7 +170,7 @@ def test_a_controller_that_cannot_be_replayed_breaks_that_invariant_alone(
         return replace(move, reasons={**move.reasons, "F": "because"})
 
     monkeypatch.setattr(step_module, "guard", broken)
-    episode = draw_episode(ground.scenario, ground.stage, 1, 1, 60, 30)
+    episode = draw_episode(ground.scenario, ground.stage, 1, 1, FIRST, 60, 30)
     calm = replace(episode, faults=(), solver_faults=(), commands=())
     outcome = run_episode(ground, calm, tmp_path / "run", check_replay=True)
     assert outcome.kinds == {Invariant.REPLAY}
@@ -174,7 +184,7 @@ def test_a_controller_that_raises_is_a_finding_and_no_end_of_the_swarm(
         raise ZeroDivisionError("by a fault")
 
     monkeypatch.setattr(step_module, "guard", broken)
-    episode = draw_episode(ground.scenario, ground.stage, 1, 1, 60, 30)
+    episode = draw_episode(ground.scenario, ground.stage, 1, 1, FIRST, 60, 30)
     outcome = run_episode(ground, episode, tmp_path / "run")
     assert outcome.kinds == {Invariant.ALIVE}
     assert "ZeroDivisionError: by a fault" in outcome.violations[0]
@@ -227,7 +237,7 @@ def test_the_spec_of_a_zone_and_of_a_setpoint(ground: Ground) -> None:
 
 def _long_story(ground: Ground) -> Episode:
     for number in range(100):
-        episode = draw_episode(ground.scenario, ground.stage, 5, number, 200, 100)
+        episode = draw_episode(ground.scenario, ground.stage, 5, number, FIRST, 200, 100)
         if len(episode.faults) >= 6 and episode.commands and episode.solver_faults:
             return episode
     raise AssertionError("no long story is drawn")
@@ -326,6 +336,7 @@ def test_a_broken_controller_leaves_a_bundle_that_reproduces_it(
 
 def test_an_episode_is_drawn_for_the_ground_whose_turn_it_is(grounds: Sequence[Ground]) -> None:
     both = Swarm((CSTR, LAB), 1600, 4)
-    targets = {f.target for n in (1, 3) for f in drawn(both, n, grounds[1]).faults}
+    mine = [n for n in range(4) if both.turn(n).ground == 1]
+    targets = {f.target for n in mine for f in drawn(both, n, grounds[1]).faults}
     known = {*grounds[1].stage.sensors, *grounds[1].stage.loops, *grounds[1].stage.drivers}
     assert targets & known

@@ -73,7 +73,7 @@ def test_a_silent_controller_is_noticed_between_two_looks() -> None:
 
 def test_what_does_not_fit_is_named_at_once() -> None:
     bench = Bench()
-    bench.plc.sensors.begin("PV", "out_of_range", {"value": 1e39})
+    bench.plc.set_input("feed", 1e39)
     with pytest.raises(Exception, match="does not fit the type"):
         unseen(bench, 3, 1)
 

@@ -147,7 +147,7 @@ def test_saturation_is_published() -> None:
 def test_the_operator_keeps_a_loop_local_and_moves_it() -> None:
     bench = Bench(replace(LOOP, fallback=40.0))
     bench.to_remote(60.0)
-    bench.plc.keep_local("T", True)
+    bench.plc.begin_loop_fault("T", "mode_flip")
     bench.command(60.0)
     bench.scan(5)
     assert bench.get("MODE") == 0
@@ -155,7 +155,7 @@ def test_the_operator_keeps_a_loop_local_and_moves_it() -> None:
     bench.plc.set_local_setpoint("T", 50.5)
     bench.scan(10)
     assert bench.get("SPU") == pytest.approx(50.5)
-    bench.plc.keep_local("T", False)
+    bench.plc.end_loop_fault("T", "mode_flip")
     bench.scan()
     assert bench.get("MODE") == REMOTE | PERMIT
 

@@ -16,10 +16,11 @@ from awlsim.core.datablocks import DB
 from snap7.server import Server
 from snap7.type import SrvArea
 
-PROGRAM = Path(__file__).parent / "awl" / "loopwright.awl"
+PROGRAM = Path(__file__).parents[2] / "config" / "awl" / "loopwright.awl"
 INTERFACE_DB = 20
 SETTINGS_DB = 21
 DB_BYTES = 40
+LAG = 0.1  # scan time over the time constant of the process, which rests where PV = OUT
 FROM_CONTROLLER = slice(0, 12)
 TO_CONTROLLER = slice(20, 40)
 
@@ -29,8 +30,7 @@ class LoopSettings:
     """What the PLC programmer sets; every field is the DB21 field of the same name.
 
     Times are counted in scans: `watchdog` scans without a new heartbeat, `step` the largest
-    change of the setpoint in use per scan, `integral` and `lag` the scan time over the reset time
-    and over the time constant of the built-in process.
+    change of the setpoint in use per scan, `integral` the scan time over the reset time.
     """
 
     permit: bool = True
@@ -45,7 +45,6 @@ class LoopSettings:
     integral: float = 0.1
     out_low: float = 0.0
     out_high: float = 200.0
-    lag: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,8 @@ class AwlPlc:
         self._sim.build()
         for setting in fields(self.settings):
             self.set(setting.name, getattr(self.settings, setting.name))
+        rest = self.settings.local_sp
+        struct.pack_into(">3f", self._memory(INTERFACE_DB), 28, rest, rest, rest)
         self._sim.startup()
         self._db[TO_CONTROLLER] = self._memory(INTERFACE_DB)[TO_CONTROLLER]
         self._server = Server(log=False)
@@ -101,10 +102,9 @@ class AwlPlc:
         self._port = listener.getsockname()[1]
 
     def scan(self, pv: float | None = None) -> None:
-        """One PLC cycle. `pv` is the process value from the field; None runs the built-in lag."""
-        self.set("pv_from_field", pv is not None)
-        if pv is not None:
-            self.set("pv_field", pv)
+        """One PLC cycle. `pv` is the process value from the field; None lets the process go on."""
+        before = self.process_value
+        self.set("pv_field", before + LAG * (self.output - before) if pv is None else pv)
         program = self._memory(INTERFACE_DB)
         self._server.lock_area(SrvArea.DB, INTERFACE_DB)
         program[FROM_CONTROLLER] = self._db[FROM_CONTROLLER]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.link.frames import Driver, Framer
+from hil.faults.kinds import Driver
+from hil.link.frames import Framer
 
 bodies = st.binary(min_size=2, max_size=254)
 

@@ -381,6 +381,8 @@ class FakeJournal:
         self._call()
         self.events.append(str(body.get("text")))
 
+    def rest(self, until_ns: int) -> None: ...
+
     def close(self) -> None: ...
 
 

@@ -270,12 +270,80 @@ def test_checks_that_changed_are_told_and_failures_count(tmp_path: Path) -> None
     judged(tmp_path / "a", {}, checks=before)
     judged(tmp_path / "b", {}, checks=after)
     comparison = compared(tmp_path)
-    assert [(c.check, c.before, c.after, c.worse) for c in comparison.changes] == [
-        ("iae.T", "passed", "failed", True),
-        ("sheds", "passed", "absent", True),
-        ("iae.T (2)", "failed", "passed", False),
+    assert [(c.check, c.outcomes, c.worse) for c in comparison.changes] == [
+        ("iae.T", "passed → failed", True),
+        ("sheds", "passed → absent", True),
+        ("iae.T (2)", "failed → passed", False),
     ]
     assert len(comparison.regressions) == 2
+
+
+def test_a_check_that_turned_in_many_seeds_is_told_once_with_the_worst(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, value in enumerate([0.8, 1.2, 1.9, 1.4, None], start=1):
+        outcome = "untested" if value is None else "failed" if value > 1.0 else "passed"
+        kept = [("sheds", 0.0, "passed")]
+        judged(tmp_path / "a" / str(seed), {}, seed, [("iae.T", 0.9, "passed"), *kept])
+        judged(tmp_path / "b" / str(seed), {}, seed, [("iae.T", value, outcome), *kept])
+    sides = (str(tmp_path / "a"), str(tmp_path / "b"))
+    told = (
+        "tank, virtual: iae.T passed → failed (3) and passed → untested (1) in 4 of 5 seeds, "
+        "worst in seed 3: 0.9 → 1.9"
+    )
+    page = tmp_path / "p.html"
+    assert execute(commands.compare, *sides, "--html", str(page), "--fail-on-regression") == 1
+    screen = " ".join(capsys.readouterr().out.split())
+    assert screen.count("iae.T passed") == 1
+    assert told in screen
+    assert "5 pairs, 1 regressions" in screen
+    execute(commands.compare, *sides, "--json")
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["regressions"] == [f"check: {told}"]
+    (change,) = answer["changes"]
+    assert (change["check"], change["pairs"], change["worse"]) == ("iae.T", 5, True)
+    assert [each["seed"] for each in change["turned"]] == [3, 4, 2, 5]
+    text = HtmlPage(page.read_text(encoding="utf-8")).text
+    assert "1 REGRESSION" in text
+    assert text.count(told) == 1
+    assert "4 of 5 seeds" in text
+
+
+def test_each_scenario_is_told_apart_and_what_was_mended_is_no_regression(tmp_path: Path) -> None:
+    for scenario, before, after in (("tank", 0.9, 1.3), ("mill", 1.3, 0.9)):
+        for seed in (1, 2):
+            for side, value in (("a", before), ("b", after)):
+                outcome = "passed" if value <= 1.0 else "failed"
+                checks = [("iae.T", value, outcome)]
+                judged(tmp_path / side / scenario / str(seed), {}, seed, checks, scenario)
+    comparison = compared(tmp_path)
+    assert [(c.scenario, c.outcomes, c.share) for c in comparison.changes] == [
+        ("tank", "passed → failed", "2 of 2 seeds"),
+        ("mill", "failed → passed", "2 of 2 seeds"),
+    ]
+    assert len(comparison.regressions) == 1
+    assert "as in seed 1: 1.3 → 0.9" in str(comparison.changes[1])
+
+
+def test_a_matrix_is_counted_in_runs(tmp_path: Path) -> None:
+    for side, outcome in (("a", "passed"), ("b", "failed")):
+        for horizon in (10, 20):
+            changes = {"overrides.mpc.horizon": horizon}
+            checks = [("always(mode == ACTIVE)", None, outcome)]
+            judged(tmp_path / side / str(horizon), {}, checks=checks, changes=changes)
+    (change,) = compared(tmp_path).changes
+    # A formula about words has no margin, so there are no values to show.
+    assert str(change) == (
+        "tank, virtual: always(mode == ACTIVE) passed → failed in 2 of 2 runs, "
+        "worst in seed 1, overrides.mpc.horizon = 10"
+    )
+
+
+def test_many_missing_runs_are_told_together(tmp_path: Path) -> None:
+    for seed in (1, 2, 3, 5, 8):
+        judged(tmp_path / "a" / str(seed), {}, seed)
+    judged(tmp_path / "b" / "8", {}, 8)
+    assert compared(tmp_path).regressions == ("missing in B: tank, virtual, 4 runs, seeds 1-3, 5",)
 
 
 def test_runs_without_a_partner_are_told(tmp_path: Path) -> None:
@@ -316,7 +384,7 @@ def test_bad_input_is_refused_with_its_place(tmp_path: Path) -> None:
     assert str(tmp_path / "a/again") in twice.value.where
     with pytest.raises(ScenarioError, match="no run of A has a partner"):
         pair_runs(find_runs(tmp_path / "a/1"), find_runs(tmp_path / "b"))
-    with pytest.raises(ReplayError, match="no run"):
+    with pytest.raises(ScenarioError, match="no run"):
         find_runs(tmp_path / "empty")
     (tmp_path / "b/1/changes.json").write_text("{", encoding="utf-8")
     with pytest.raises(ReplayError, match="changes"):

@@ -294,6 +294,26 @@ def test_a_late_answer_is_discarded_and_the_socket_dropped() -> None:
         assert link.log[dropped + 1] == "connect"
 
 
+class SecondAnswerLost(MemoryLink):
+    """Notices by itself, before the caller does, that the second of two answers is late."""
+
+    def read(self, request: Request) -> bytes:
+        if request.start:
+            raise DeviceTimeout("no answer")
+        return super().read(request)
+
+
+def test_a_read_that_is_late_is_given_up_whole_whichever_thread_notices_first() -> None:
+    tags = [Tag("A", "plc", "DB1.DBW0:INT", "int16"), Tag("B", "plc", "DB1.DBW60:INT", "int16")]
+    connection = OwnedConnection(
+        "plc", "s7", tags, TestClock(), SecondAnswerLost(), limits=s7_limits(960), timeout_s=LONG_S
+    )
+    bad = Status.BAD_COMMUNICATION_ERROR
+    assert read(connection) == {"A": bad, "B": bad}
+    assert not connection.connected
+    connection.close()
+
+
 def test_a_late_confirmation_is_a_failed_write() -> None:
     link = MemoryLink()
     with opened(link, TestClock(), timeout_s=0.05) as connection:
@@ -342,6 +362,23 @@ def test_a_hole_between_two_tags_is_found_too() -> None:
     assert read(connection) == {"A": Status.GOOD, "B": Status.GOOD}
     assert link.log[before:] == ["read DB1 20–21", "read DB1 32–33"]
     connection.close()
+
+
+class HurriedClock(TestClock):
+    """A plant that lives so fast that ten seconds go by between two looks."""
+
+    def monotonic_ns(self) -> int:
+        self.pass_s(10.0)
+        return self.now_ns
+
+
+def test_the_search_for_a_refused_address_is_as_patient_as_the_sockets_are() -> None:
+    link = MemoryLink()
+    link.refused = {24}
+    with opened(link, HurriedClock()) as connection:
+        statuses = read(connection)
+    assert statuses.pop("PV2") is Status.BAD_CONFIGURATION_ERROR
+    assert set(statuses.values()) == {Status.GOOD}
 
 
 def test_a_passing_refusal_does_not_change_the_plan() -> None:

@@ -21,9 +21,12 @@ from controller.errors import JournalError, ReplayError, ScenarioError
 from controller.historian.events import EventStore
 from controller.historian.journal import open_journal
 from hil.faults.schedule import Fault
+from hil.judge.temporal_check import temporal_check
+from hil.judge.verdict import Verdict
+from hil.report.data import read_history
 from hil.report.series import Span, decimate, plateaus, spans
 from hil.report.write import write_report
-from hil.runner import run_scenario
+from hil.runner import HISTORY_FILE, run_scenario
 from hil.scenario import load_scenario
 from hil.world import START_NS
 
@@ -206,6 +209,25 @@ def test_text_from_outside_is_escaped(quick: Path) -> None:
     shown = nasty.replace("\x00", "\ufffd")
     assert elements.text.count(shown) >= 5
     assert not [name for _, name, _ in elements.attributes if name.startswith("on")]
+
+
+def test_what_words_decide_holds_or_does_not(quick: Path) -> None:
+    """A formula about modes alone has an infinite margin, which is no number to show."""
+    history = read_history(quick / HISTORY_FILE)
+    assert history is not None
+    kept = temporal_check("eventually mode == ACTIVE", history)
+    broken = temporal_check("always mode == ACTIVE", history)
+    early = temporal_check("always[0, 90 min] (mode != MANUAL)", history)
+    assert [c.outcome for c in (kept, broken, early)] == ["passed", "failed", "untested"]
+    assert str(broken).startswith("always mode == ACTIVE: failed (broken at 0 s, mode ")
+    verdict = json.loads((quick / "verdict.json").read_text())
+    bare = Verdict("a", "a", "virtual", 1, "1", (kept, broken, early), {})
+    verdict["checks"] = bare.plain()["checks"]
+    (quick / "verdict.json").write_text(json.dumps(verdict))
+    text = Elements(write_report(quick).read_text(encoding="utf-8")).text
+    assert "✔ passed eventually mode == ACTIVE holds ≥ 0" in text
+    assert "✘ failed always mode == ACTIVE does not hold ≥ 0" in text
+    assert "? untested always[0, 90 min] (mode != MANUAL) not measured ≥ 0" in text
 
 
 def test_a_refusal_stands_out_and_a_long_log_is_cut(quick: Path) -> None:

@@ -15,7 +15,14 @@ from controller.mpc.problem import Plan, Situation
 from controller.ports import Messages
 from controller.settings import load
 from controller.signal import NS_PER_S
-from hil.faults.solver import AnnouncingInbox, Rung, SolverFault, SolverFaultKind, SolverFaults
+from hil.faults.solver import (
+    AnnouncingInbox,
+    ClockOffsets,
+    Rung,
+    SolverFault,
+    SolverFaultKind,
+    SolverFaults,
+)
 from hil.scenario import load_scenario
 from plant_models.process import nominal
 
@@ -157,14 +164,35 @@ class EmptyInbox:
         return Messages()
 
 
-def test_the_inbox_announces_the_cycle() -> None:
+class WrongClock:
+    offset_ns = 0
+
+
+def test_the_inbox_announces_the_cycle_by_its_true_time() -> None:
     fault = SolverFault(10.0, 20.0, "rti", "nan")
     injected = SolverFaults([fault], start_ns=100 * NS_PER_S)
-    inbox = AnnouncingInbox(EmptyInbox(), injected)
-    seen = [
-        (inbox.poll((100 + second) * NS_PER_S), injected.active)[1] for second in (9, 10, 19, 20)
-    ]
-    assert seen == [(), (fault,), (fault,), ()]
+    clock, notes = WrongClock(), list[tuple[int, int]]()
+    inbox = AnnouncingInbox(
+        EmptyInbox(), injected, clock, lambda *note: notes.append((note[0], note[1]))
+    )
+    seen: list[bool] = []
+    for second, offset_s in ((9, 0), (10, 900), (19, 900), (19, -9), (20, -9), (20, 0)):
+        clock.offset_ns = offset_s * NS_PER_S
+        inbox.poll((100 + second + offset_s) * NS_PER_S)
+        seen.append(injected.active == (fault,))
+    assert seen == [False, True, True, True, False, False]
+    assert [(time_ns // NS_PER_S, off // NS_PER_S) for time_ns, off in notes] == [
+        (1010, 900), (110, -9), (120, 0),
+    ]  # fmt: skip
+
+
+def test_offsets_are_found_again_by_start_and_cycle() -> None:
+    offsets = ClockOffsets()
+    for step in ((1, 5, 900), (1, 9, 0), (2, 0, -3), (2, 0, -4)):
+        offsets.hear(ClockOffsets.told(*step))
+    offsets.hear({"text": "something else"})
+    asked = [(1, 4), (1, 5), (1, 8), (1, 9), (2, 0), (2, 99), (3, 7)]
+    assert [offsets.at(*cycle) for cycle in asked] == [0, 900, 900, 0, -4, -4, 0]
 
 
 def test_a_rung_that_the_ladder_does_not_have_is_refused(reactor: Application) -> None:

@@ -17,7 +17,7 @@ from snap7.client import Client
 from controller.errors import ScenarioError
 from controller.settings.application import Handshake
 from controller.signal import NS_PER_S, Tag
-from hil.link.faults import LinkFault
+from hil.faults.kinds import LinkFault
 from hil.link.proxy import FaultProxy
 from hil.link.servers import ModbusServer, S7Server
 from hil.link.watch import Permit, Role, WireWatch
@@ -160,19 +160,56 @@ def test_a_cut_cable_swallows_and_its_connections_are_closed_afterwards(lines: L
         client.db_write(20, 0, bytearray(12))
     assert proxy.dropped_bytes > 0
     assert lines.watch.writes == writes, "what the cable swallowed never reached the PLC"
-    with socket.create_connection((HOST, proxy.port), timeout=1.0) as late:
-        late.sendall(b"anybody there?")
-        late.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            late.recv(1)
-        proxy.end("cable_cut")
-        late.settimeout(5.0)
-        assert late.recv(1) == b""
+    proxy.end("cable_cut")
     assert not proxy.faults
     client.disconnect()
     again = _s7_client(proxy.port)
     assert len(again.db_read(20, 0, 12)) == 12
     again.disconnect()
+
+
+def _knock(proxy: FaultProxy) -> str:
+    """What becomes of who wants to connect."""
+    try:
+        socket.create_connection((HOST, proxy.port), timeout=0.1).close()
+    except TimeoutError:
+        return "no answer"
+    except ConnectionRefusedError:
+        return "refused"
+    return "accepted"
+
+
+def test_behind_a_cut_cable_nobody_answers_whatever_else_is_wrong(lines: Lines) -> None:
+    proxy, seen = lines.modbus_proxy, list[str]()
+    for begins, fault in [
+        (True, "cable_cut"), (True, "refuse"), (False, "cable_cut"), (True, "cable_cut"),
+        (False, "refuse"), (False, "cable_cut"),
+    ]:  # fmt: skip
+        (proxy.begin if begins else proxy.end)(fault)
+        seen += [_knock(proxy), _knock(proxy)]
+    silent = "no answer"
+    assert seen[:4] == [silent] * 4
+    assert seen[4:6] == ["refused"] * 2
+    assert seen[6:10] == [silent] * 4
+    assert seen[10:] == ["accepted"] * 2
+
+
+def test_no_reset_gets_through_a_cut_cable(lines: Lines) -> None:
+    proxy = lines.modbus_proxy
+    with socket.create_connection((HOST, proxy.port), timeout=5.0) as open_one:
+        request = struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 100, 2)
+        open_one.sendall(request)
+        assert len(open_one.recv(64)) == 13
+        proxy.begin("cable_cut")
+        for fault in ("reset", "refuse"):
+            proxy.begin(fault)
+            proxy.end(fault)
+        open_one.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            open_one.recv(1)
+        proxy.end("cable_cut")
+        open_one.settimeout(5.0)
+        assert open_one.recv(1) == b"", "the PLC has given the connection up meanwhile"
 
 
 def test_a_cut_modbus_line_times_out_and_comes_back(lines: Lines) -> None:
@@ -328,6 +365,15 @@ def test_a_storm_breaks_idle_connections_again_and_again(echo: _Echo) -> None:
         proxy.end("reconnect_storm")
         with _connect(proxy.port) as line:
             _round_trip_s(line)
+
+
+def test_a_storm_keeps_the_time_of_a_scenario_that_is_faster_than_ours(echo: _Echo) -> None:
+    with FaultProxy("modbus", echo.port, speed=50.0) as proxy:
+        begun_s = time.monotonic()
+        proxy.begin("reconnect_storm", {"period_ms": 10_000.0})
+        with _connect(proxy.port) as idle, pytest.raises(ConnectionResetError):
+            idle.recv(1)
+        assert 0.19 < time.monotonic() - begun_s < 5.0
 
 
 def test_a_half_open_connection_is_dead_while_new_ones_work(lines: Lines) -> None:
