@@ -87,7 +87,7 @@ class _Checking:
             return follower.finish()
         return follower.finish(
             lambda done: progress(
-                Moment(done.cycles, cycles, "replay", f"{done.identical} identical")
+                Moment(done.cycles, cycles, "replay", lambda: f"{done.identical} identical")
             )
         )
 

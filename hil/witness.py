@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from math import nan
 
@@ -21,12 +22,16 @@ Progress = Callable[["Moment"], None]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How a run stands, for progress displays."""
+    """How a run stands, for progress displays.
+
+    Attributes:
+        numbers: those that matter, in words; to be asked for at once or not at all.
+    """
 
     cycle: int
     cycles: int
     phase: str = "run"
-    numbers: str = ""
+    numbers: Callable[[], str] = str
 
 
 @dataclass(slots=True)
@@ -78,7 +83,7 @@ class Witness:
         numbers["solve_ms"] = account.solve_ms
         numbers["lateness_ms"] = account.lateness_ms
         numbers["skipped"] = snapshot.skipped
-        numbers["late_writes"] = sum(w is WriteOutcome.LATE for w in snapshot.writes.values())
+        numbers["late_writes"] = [*snapshot.writes.values()].count(WriteOutcome.LATE)
         faults = "; ".join(self._faults(elapsed_s))
         plan = record.plan
         texts = {
@@ -94,7 +99,7 @@ class Witness:
             time_s = (result.time_ns - START_NS) / 1e9
             self.lab[result.result_id] = {**result.values, "time_s": time_s}
         if self.progress is not None:
-            shown = self._shown(account, faults)
+            shown = partial(self._shown, account, faults)
             self.progress(Moment(len(self.history), scenario.cycles, numbers=shown))
 
     def _shown(self, account: Account, faults: str) -> str:

@@ -68,6 +68,7 @@ class World:
     time_ns: int = START_NS
     _begun: list[Fault] = field(default_factory=lambda: list[Fault]())
     _commands_sent: int = 0
+    _happened_ns: int = -1
     _profile_start: dict[int, float] = field(default_factory=lambda: dict[int, float]())
 
     @property
@@ -84,7 +85,8 @@ class World:
     def run_until(self, time_ns: int) -> None:
         """Scan the PLCs up to `time_ns`, with everything that happens on the way."""
         scan_ns = round(self.scenario.scan_s * NS_PER_S)
-        self._happen()
+        if self._happened_ns != self.time_ns:
+            self._happen()
         while self.time_ns < time_ns:
             step_ns = min(scan_ns, time_ns - self.time_ns)
             scans = 1 if step_ns < scan_ns else self._scans_until(time_ns, scan_ns)
@@ -121,7 +123,7 @@ class World:
         return 1.0 + self.scenario.scan_s / max(profile.over_s, self.scenario.scan_s)
 
     def _happen(self) -> None:
-        elapsed_s = self.elapsed_s
+        self._happened_ns, elapsed_s = self.time_ns, self.elapsed_s
         self._begun += self.schedule.advance(elapsed_s)
         for index, profile in enumerate(self.scenario.profiles):
             self._drive(index, profile, elapsed_s)

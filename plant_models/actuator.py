@@ -6,13 +6,13 @@ a base-layer loop in the PLC can control it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp
 
 import numpy as np
 
-from plant_models.process import Adjustable, Placeable, Plant, Vector, nominal
+from plant_models.process import Adjustable, Placeable, Plain, Plant, Vector, nominal
 from plant_models.variable import Variable
 
 DEMAND = "_demand"
@@ -42,6 +42,7 @@ class ActuatedPlant:
                     f"{', '.join(known)}, and a lag is positive"
                 )
         self._plant = plant
+        self._plain = plant if isinstance(plant, Plain) else None
         self._acting = [i for i, name in enumerate(known) if name in lags_s]
         self._lag_s = [lags_s[known[i]] for i in self._acting]
         self._gain = [(gains or {}).get(known[i], 1.0) for i in self._acting]
@@ -101,16 +102,23 @@ class ActuatedPlant:
 
     def advance(self, u: Vector, dt_s: float) -> Vector:
         """Hold demands and inputs u (nu,) for dt_s seconds; the lag is exact for a step."""
+        return np.array(self.advance_plain(u.tolist(), dt_s))
+
+    def advance_plain(self, u: Sequence[float], dt_s: float) -> list[float]:
+        """The same in plain numbers; see `Plain`."""
         if dt_s != self._kept_s:  # scans are of one length, and an exponential takes its time
             self._kept_s, self._kept = dt_s, [exp(-dt_s / lag) for lag in self._lag_s]
-        # A few valves: plain numbers are done before numpy has begun.
-        real: list[float] = u.tolist()
+        real = [*u]
         for number, column in enumerate(self._acting):
             wanted = real[column] * self._gain[number]
             delivered = wanted + (self._delivered[number] - wanted) * self._kept[number]
             self._delivered[number] = real[column] = delivered
-        y = self._plant.advance(np.array(real), dt_s)
-        return np.array([*y.tolist(), *self._delivered])
+        if self._plain is not None:
+            y = self._plain.advance_plain(real, dt_s)
+        else:
+            y = self._plant.advance(np.array(real), dt_s).tolist()
+        y += self._delivered
+        return y
 
     def __str__(self) -> str:
         acting = ", ".join(v.name for v in self._outputs[len(self._plant.outputs) :])

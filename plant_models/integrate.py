@@ -6,7 +6,7 @@ would tie the answer to its tolerance and to the length of the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, isfinite
 
 import casadi as ca
@@ -166,13 +166,17 @@ class ModelPlant:
             ValueError: u has the wrong length or dt_s is negative.
             ArithmeticError: the state left the finite numbers.
         """
+        return np.array(self.advance_plain(u.tolist(), dt_s))
+
+    def advance_plain(self, u: Sequence[float], dt_s: float) -> list[float]:
+        """The same in plain numbers; see `Plain`."""
         if len(u) != self._n_held or dt_s < 0.0:
             raise ValueError(
                 f"plant {self.model.name} takes {self._n_held} inputs and a time that does "
                 f"not run backwards, got {len(u)} and {dt_s} s"
             )
         if self._discrete:
-            self._sample(np.asarray(u, dtype=np.float64), dt_s)
+            self._sample(np.array(u, dtype=np.float64), dt_s)
             self._held[:] = u
         else:
             self._held[:] = u
@@ -184,7 +188,8 @@ class ModelPlant:
                 f"plant {self.model.name} left the finite numbers at inputs {u}: "
                 f"are the inputs inside their range, is dt_max_s = {self._dt_max_s} s short enough?"
             )
-        return self._y.copy()
+        y: list[float] = self._y.tolist()
+        return y
 
     def _integrate(self, dt_s: float) -> None:
         if dt_s != self._dt_s:

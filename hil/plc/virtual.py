@@ -18,7 +18,7 @@ from hil.plc.noise import GaussianNoise
 from hil.plc.slave_loop import AT_HIGH, AT_LOW, PERMIT, REMOTE, RunningLoop, SlaveLoop
 from hil.plc.watchdog import DeviceWatch
 from hil.plc_memory import DeviceMemory
-from plant_models.process import Plant, Vector, names, nominal
+from plant_models.process import Plain, Plant, Vector, names, nominal
 
 __all__ = ["AT_HIGH", "AT_LOW", "PERMIT", "REMOTE", "PlcStatistics", "SlaveLoop", "VirtualPlc"]
 
@@ -89,7 +89,8 @@ class VirtualPlc:
         y = start(plant, seed, x0 or {})
         rest = plant.initial_inputs if isinstance(plant, _StartsAtRest) else nominal(plant.inputs)
         self._u = rest.copy()
-        self._y = y
+        self._y: list[float] = y.tolist()
+        self._plain = plant if isinstance(plant, Plain) else None
         self._driven = {loop.drives for loop in loops}
         self.upsets = PlantFaults(plant, self._u, self._driven)
         self._faulty_valves: list[tuple[int, RunningLoop]] = []
@@ -169,13 +170,17 @@ class VirtualPlc:
                 program.control(u, measured, dt_s)
         if self._faulty_valves:
             self._move_valves(dt_s)
-        self._y = self.plant.advance(self.upsets.in_force() if self.upsets.active else u, dt_s)
+        felt = self.upsets.in_force() if self.upsets.active else u
+        if self._plain is not None:
+            self._y = self._plain.advance_plain(felt.tolist(), dt_s)
+        else:
+            self._y = self.plant.advance(felt, dt_s).tolist()
         self._measured = self._measure()
         self.time_ns = now_ns
 
     def outputs(self) -> dict[str, float]:
         """True plant outputs by name, in their units: what no transmitter sees exactly."""
-        return dict(zip(self._outputs, self._y.tolist(), strict=True))
+        return dict(zip(self._outputs, self._y, strict=True))
 
     def inputs(self) -> dict[str, float]:
         """Plant inputs in force, by name, in their units: behind faulty valves and upsets."""
@@ -281,8 +286,7 @@ class VirtualPlc:
 
     def _measure(self) -> list[float]:
         """What the transmitters say, in the order of `measured_tags`."""
-        y: list[float] = self._y.tolist()
-        return [*map(add, map(y.__getitem__, self._y_index), self._noise.draw())]
+        return [*map(add, map(self._y.__getitem__, self._y_index), self._noise.draw())]
 
     def _publish(self, dt_s: float) -> None:
         for program in self._programs:

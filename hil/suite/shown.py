@@ -25,7 +25,7 @@ def bar_of(bar: rich.progress.Progress, title: str) -> Progress:
             label = title if moment.phase == "run" else moment.phase
             tasks[moment.phase] = bar.add_task(label, total=moment.cycles, numbers="")
         if moment.cycle % 10 == 0 or moment.cycle == moment.cycles:
-            numbers = moment.numbers
+            numbers = moment.numbers()
             bar.update(tasks[moment.phase], completed=moment.cycle, numbers=numbers)
 
     return show

@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from plant_models import quadruple_tank, van_de_vusse
+from plant_models.actuator import ActuatedPlant
 from plant_models.integrate import ModelPlant, rk4
 from plant_models.process import ProcessModel, Vector, nominal
 from plant_models.variable import Variable
@@ -140,3 +141,26 @@ def test_a_state_that_explodes_is_an_error_and_not_a_reading() -> None:
     with pytest.raises(ArithmeticError, match="left the finite numbers"):
         plant.advance(inputs, 10.0)
     assert np.all(np.isfinite(plant.reset(0)))
+
+
+class InArrays:
+    """A plant that knows no plain numbers: another maker's, say."""
+
+    def __init__(self) -> None:
+        self._plant = van_de_vusse.plant()
+        self.inputs, self.outputs = self._plant.inputs, self._plant.outputs
+
+    def reset(self, seed: int) -> Vector:
+        return self._plant.reset(seed)
+
+    def advance(self, u: Vector, dt_s: float) -> Vector:
+        return self._plant.advance(u, dt_s)
+
+
+def test_plain_numbers_and_arrays_are_the_same_plant() -> None:
+    plain, arrays = (ActuatedPlant(p, {"F": 8.0}) for p in (van_de_vusse.plant(), InArrays()))
+    inputs = nominal(plain.inputs) * 1.05
+    for _ in range(20):
+        found = plain.advance_plain(inputs.tolist(), 3.0)
+        assert found == arrays.advance(inputs, 3.0).tolist()
+    assert len(found) == len(plain.outputs)
