@@ -160,6 +160,7 @@ class InArrays:
 def test_plain_numbers_and_arrays_are_the_same_plant() -> None:
     plain, arrays = (ActuatedPlant(p, {"F": 8.0}) for p in (van_de_vusse.plant(), InArrays()))
     inputs = nominal(plain.inputs) * 1.05
+    found: list[float] = []
     for _ in range(20):
         found = plain.advance_plain(inputs.tolist(), 3.0)
         assert found == arrays.advance(inputs, 3.0).tolist()
