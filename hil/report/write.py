@@ -142,6 +142,9 @@ def _what_matters(
             shown = [(f"▲ {text}",) for text in violations[:50]]
             heading = f"Unsafe writes seen on the wire: {len(violations)}"
             parts.append(table((heading,), shown, [True] * len(shown)))
+        endings = [(str(text),) for text in verdict.get("control_endings", [])]
+        if endings:
+            parts.append(table(("How the control process ended on the way",), endings))
     return section("What matters", *parts)
 
 

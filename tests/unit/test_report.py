@@ -197,6 +197,7 @@ def test_text_from_outside_is_escaped(quick: Path) -> None:
     nasty = '<img src=x onerror=alert(1)> & "$a_b$" \'\x00'
     verdict = json.loads((quick / "verdict.json").read_text())
     verdict |= {"title": nasty, "scenario": nasty, "violations": [nasty]}
+    verdict["control_endings"] = [nasty, "100.4 s: it was killed"]
     verdict["checks"][0]["name"] = nasty
     verdict["kpis"][nasty] = 1.0
     (quick / "verdict.json").write_text(json.dumps(verdict))
@@ -207,7 +208,8 @@ def test_text_from_outside_is_escaped(quick: Path) -> None:
     assert "<img" not in page
     assert "\x00" not in page
     shown = nasty.replace("\x00", "\ufffd")
-    assert elements.text.count(shown) >= 5
+    assert elements.text.count(shown) >= 6
+    assert "100.4 s: it was killed" in elements.text
     assert not [name for _, name, _ in elements.attributes if name.startswith("on")]
 
 
