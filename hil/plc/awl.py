@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from controller.errors import ScenarioError
 from controller.settings import Settings
-from hil.faults.plant import PlantFaults, start
 from hil.faults.sensors import SensorFaults
-from hil.names import unknown_name
 from hil.plc.awl_signal import Signal
-from hil.plc.awl_wiring import AwlWiring, Channel
+from hil.plc.awl_wiring import AwlWiring
 from hil.plc.noise import GaussianNoise
+from hil.plc.plant_side import PlantSide
 from hil.plc.slave_loop import PERMIT, REMOTE
 from hil.plc.virtual import PlcStatistics
 from hil.plc_memory import DeviceMemory
-from plant_models.process import Plant, Vector, names, nominal
+from plant_models.process import Plant
 
 if TYPE_CHECKING:
     from hil.plc.awl_cpu import AwlCpu
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 _ROUNDING_S: Final = 1e-6  # sums of steps that should equal the scan time must not miss it
 
 
-class AwlPlc:
+class AwlPlc(PlantSide):
     """One S7 PLC whose logic is a Statement List program, in lock-step with its plant.
 
     What the controller reads and writes is an image of the program's memory, exchanged at the end
@@ -62,15 +61,12 @@ class AwlPlc:
             ScenarioError: awlsim is not installed; the program cannot be translated, has no such
                 data block or field, or stops; the plant has no such signal or state.
         """
-        self.plant, self.time_ns = plant, time_ns
+        super().__init__(plant, {c.signal for c in wiring.outputs}, seed, x0)
+        self.time_ns = time_ns
         self.devices = (memory.device,)
         self._memory, self._scan_s = memory, wiring.scan_s
-        self._outputs, self._inputs = names(plant.outputs), names(plant.inputs)
-        self._y = start(plant, seed, x0)
-        self._u: Vector = getattr(plant, "initial_inputs", nominal(plant.inputs)).copy()
-        rows = [_index(self._outputs, c, "plant output") for c in wiring.inputs]
-        columns = [_index(self._inputs, c, "plant input") for c in wiring.outputs]
-        self.upsets = PlantFaults(plant, self._u, {c.signal for c in wiring.outputs})
+        rows = [self._row(c.signal, c.where) for c in wiring.inputs]
+        columns = [self._column(c.signal, c.where) for c in wiring.outputs]
         cpu = self._cpu = _cpu(wiring, time_ns)
         self._program = _areas(cpu, memory, wiring)
         self._read = list(zip(rows, (Signal(cpu, c) for c in wiring.inputs), strict=True))
@@ -101,7 +97,7 @@ class AwlPlc:
             ScenarioError: the program stopped the CPU.
         """
         self.time_ns = now_ns
-        self._y = self.plant.advance(self.upsets.in_force(), dt_s)
+        self._go_on(dt_s)
         self._since_scan_s += dt_s
         if self._since_scan_s < self._scan_s - _ROUNDING_S:
             return
@@ -114,34 +110,6 @@ class AwlPlc:
         dt_ns = round(dt_s * 1e9)
         for left in reversed(range(scans)):
             self.scan(now_ns - left * dt_ns, dt_s)
-
-    def outputs(self) -> dict[str, float]:
-        """True plant outputs by name, in their units: what no transmitter sees exactly."""
-        return dict(zip(self._outputs, self._y.tolist(), strict=True))
-
-    def inputs(self) -> dict[str, float]:
-        """Plant inputs in force, by name, in their units: behind upsets."""
-        return dict(zip(self._inputs, self.upsets.in_force().tolist(), strict=True))
-
-    def commanded_inputs(self) -> dict[str, float]:
-        """Plant inputs as the program and profiles set them, by name."""
-        return dict(zip(self._inputs, self._u.tolist(), strict=True))
-
-    def set_input(self, name: str, value: float) -> None:
-        """Set a plant input that the program does not drive: a disturbance profile.
-
-        Raises:
-            ScenarioError: there is no such input, or the program drives it.
-        """
-        if name not in self._inputs:
-            raise unknown_name("plant input", name, self._inputs, name)
-        if name not in self.upsets.free_inputs:
-            raise ScenarioError(
-                f"the plant input {name} is an output of the program",
-                where=name,
-                mend=f"Change one of: {', '.join(self.upsets.free_inputs) or 'there is none'}",
-            )
-        self._u[self._inputs.index(name)] = value
 
     def setpoint_in_use(self, setpoint_tag: str) -> float:
         """What the program shows as the setpoint in use, in its unit."""
@@ -209,7 +177,7 @@ class AwlPlc:
     def _take_inputs(self, dt_s: float) -> None:
         """What the transmitters say, into the program's inputs."""
         for (row, signal), noise in zip(self._read, self._noise.draw(), strict=True):
-            value = float(self._y[row]) + noise
+            value = self._y[row] + noise
             signal.store(self.sensors.apply(signal.address, value, dt_s))
 
     def _distort(self, dt_s: float) -> None:
@@ -272,12 +240,6 @@ def _areas(cpu: AwlCpu, memory: DeviceMemory, wiring: AwlWiring) -> dict[str, by
             )
         found[area] = program
     return found
-
-
-def _index(known: Sequence[str], channel: Channel, what: str) -> int:
-    if channel.signal not in known:
-        raise unknown_name(what, channel.signal, known, channel.where)
-    return known.index(channel.signal)
 
 
 def _of_the_program(loop: str) -> ScenarioError:

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import add
-from typing import Protocol, runtime_checkable
 
 from controller.errors import ScenarioError
 from controller.settings.application import Handshake
 from controller.signal import NS_PER_S
 from hil.faults.kinds import NO_ARGS
-from hil.faults.plant import PlantFaults, start
 from hil.faults.sensors import SensorFaults
 from hil.names import unknown_name
 from hil.plc.noise import GaussianNoise
+from hil.plc.plant_side import PlantSide
 from hil.plc.slave_loop import AT_HIGH, AT_LOW, PERMIT, REMOTE, RunningLoop, SlaveLoop
 from hil.plc.watchdog import DeviceWatch
 from hil.plc_memory import DeviceMemory
-from plant_models.process import Plain, Plant, Vector, names, nominal
+from plant_models.process import Plant, Vector
 
 __all__ = ["AT_HIGH", "AT_LOW", "PERMIT", "REMOTE", "PlcStatistics", "SlaveLoop", "VirtualPlc"]
-
-
-@runtime_checkable
-class _StartsAtRest(Protocol):
-    """A plant that knows the inputs which hold its initial point."""
-
-    @property
-    def initial_inputs(self) -> Vector: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +37,7 @@ class PlcStatistics:
     refused: Mapping[str, float]
 
 
-class VirtualPlc:
+class VirtualPlc(PlantSide):
     """Runs the plant scan by scan behind the PLC memory that the controller reads and writes.
 
     One object may stand for several PLCs: each device has its own memory, handshake, watchdog and
@@ -83,16 +74,7 @@ class VirtualPlc:
         Raises:
             ScenarioError: a tag, a plant input, output or state does not exist.
         """
-        self.plant = plant
-        self._outputs = names(plant.outputs)
-        self._inputs = names(plant.inputs)
-        y = start(plant, seed, x0 or {})
-        rest = plant.initial_inputs if isinstance(plant, _StartsAtRest) else nominal(plant.inputs)
-        self._u = rest.copy()
-        self._y: list[float] = y.tolist()
-        self._plain = plant if isinstance(plant, Plain) else None
-        self._driven = {loop.drives for loop in loops}
-        self.upsets = PlantFaults(plant, self._u, self._driven)
+        super().__init__(plant, {loop.drives for loop in loops}, seed, x0 or {})
         self._faulty_valves: list[tuple[int, RunningLoop]] = []
         watchdog_s = watchdog_cycles * cycle_s
         self._watches = {
@@ -101,12 +83,12 @@ class VirtualPlc:
         self._loops: dict[str, RunningLoop] = {}
         self._u_index: list[int] = []
         for spec in loops:
-            column = _index(self._inputs, spec.drives, "plant input", spec.name)
-            row = _index(self._outputs, spec.measures, "plant output", spec.name)
+            column = self._column(spec.drives, spec.name)
+            pv = self._y[self._row(spec.measures, spec.name)]
             if spec.start_output is not None:
                 self._u[column] = spec.start_output
             watch = self._watch_of(spec.setpoint)
-            self._loops[spec.name] = RunningLoop(spec, watch, float(self._u[column]), float(y[row]))
+            self._loops[spec.name] = RunningLoop(spec, watch, float(self._u[column]), pv)
             self._u_index.append(column)
         channels = {spec.pv: spec.measures for spec in loops} | dict(indicators)
         if len(channels) != len(loops) + len(indicators):
@@ -116,9 +98,7 @@ class VirtualPlc:
                 mend="Give each measured value a tag of its own",
             )
         self.measured_tags = tuple(channels)
-        self._y_index = [
-            _index(self._outputs, output, "plant output", tag) for tag, output in channels.items()
-        ]
+        self._y_index = [self._row(output, tag) for tag, output in channels.items()]
         self._noise = GaussianNoise(self.measured_tags, noise or {}, seed)
         self.sensors = SensorFaults(seed + 1, memory.values())
         self._programs = [self._program(watch) for watch in self._watches.values()]
@@ -170,40 +150,9 @@ class VirtualPlc:
                 program.control(u, measured, dt_s)
         if self._faulty_valves:
             self._move_valves(dt_s)
-        felt = self.upsets.in_force() if self.upsets.active else u
-        if self._plain is not None:
-            self._y = self._plain.advance_plain(felt.tolist(), dt_s)
-        else:
-            self._y = self.plant.advance(felt, dt_s).tolist()
+        self._go_on(dt_s)
         self._measured = self._measure()
         self.time_ns = now_ns
-
-    def outputs(self) -> dict[str, float]:
-        """True plant outputs by name, in their units: what no transmitter sees exactly."""
-        return dict(zip(self._outputs, self._y, strict=True))
-
-    def inputs(self) -> dict[str, float]:
-        """Plant inputs in force, by name, in their units: behind faulty valves and upsets."""
-        return dict(zip(self._inputs, self.upsets.in_force().tolist(), strict=True))
-
-    def commanded_inputs(self) -> dict[str, float]:
-        """Plant inputs as loops and profiles set them, by name: what is in force without upsets."""
-        return dict(zip(self._inputs, self._u.tolist(), strict=True))
-
-    def set_input(self, name: str, value: float) -> None:
-        """Set a plant input that no loop drives: a disturbance profile.
-
-        Raises:
-            ScenarioError: there is no such input, or a loop drives it.
-        """
-        column = _index(self._inputs, name, "plant input", name)
-        if name in self._driven:
-            raise ScenarioError(
-                f"the plant input {name} is the output of a loop",
-                where=name,
-                mend="Change that loop's setpoint",
-            )
-        self._u[column] = value
 
     def stop(self, device: str) -> None:
         """PLC STOP: outputs hold, memory stands still, its loops fall to LOCAL."""
@@ -379,9 +328,3 @@ class _Program:
         ]
         with self.watch.memory.lock:
             self._status.write(values)
-
-
-def _index(known: Sequence[str], name: str, what: str, where: str) -> int:
-    if name not in known:
-        raise unknown_name(what, name, known, where)
-    return known.index(name)

@@ -204,7 +204,7 @@ def test_wrong_names_are_refused_with_the_nearest() -> None:
         Bench(noise={"SPU": 1.0})
     with pytest.raises(ScenarioError, match="same tag"):
         Bench(replace(LOOP, pv="DV"))
-    with pytest.raises(ScenarioError, match="output of a loop"):
+    with pytest.raises(ScenarioError, match="driven by the PLC"):
         Bench().plc.set_input("heat", 1.0)
 
 
