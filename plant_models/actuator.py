@@ -102,7 +102,7 @@ class ActuatedPlant:
 
     def advance(self, u: Vector, dt_s: float) -> Vector:
         """Hold demands and inputs u (nu,) for dt_s seconds; the lag is exact for a step."""
-        return np.array(self.advance_plain(u.tolist(), dt_s))
+        return np.array(self.advance_plain(np.asarray(u).tolist(), dt_s))
 
     def advance_plain(self, u: Sequence[float], dt_s: float) -> list[float]:
         """The same in plain numbers; see `Plain`."""

@@ -166,7 +166,7 @@ class ModelPlant:
             ValueError: u has the wrong length or dt_s is negative.
             ArithmeticError: the state left the finite numbers.
         """
-        return np.array(self.advance_plain(u.tolist(), dt_s))
+        return np.array(self.advance_plain(np.asarray(u).tolist(), dt_s))
 
     def advance_plain(self, u: Sequence[float], dt_s: float) -> list[float]:
         """The same in plain numbers; see `Plain`."""
