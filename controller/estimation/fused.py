@@ -116,8 +116,10 @@ def _pattern(
     """Rows that are measured, and for all: no value yet, its variance, whether it counts."""
     sensors = sensors_of(outputs, sigmas)
     pattern = np.concatenate([np.zeros(ny), np.ones(ny), np.zeros(ny)])
-    pattern[ny + sensors.rows] = sensors.sigmas * sensors.sigmas
-    pattern[2 * ny + sensors.rows] = 1.0
+    variance = sensors.noise.diagonal()
+    told = ~np.isinf(variance)  # a sensor that knows nothing is none
+    pattern[ny + sensors.rows] = np.where(told, variance, 1.0)
+    pattern[2 * ny + sensors.rows] = told
     return sensors.rows, pattern
 
 
@@ -138,11 +140,14 @@ def _expression(
     expected, c = _observed(augmented, constant, advanced, u, d)
     mean, left = advanced, prior
     for row in range(int(expected.numel())):
-        of_row = c[row, :]
+        # Nobody looks at what is not measured: there it may be no number, as a root of nothing.
+        counted = counts[row] > 0.0
+        of_row = ca.if_else(counted, c[row, :], ca.SX.zeros(1, nz))
         seen = ca.mtimes(left, of_row.T)
         spread = ca.mtimes(of_row, seen) + variance[row]
-        gain = ca.if_else(spread > 0.0, counts[row] * seen / spread, ca.SX.nan(nz, 1))
-        surprise = values[row] - expected[row] - ca.mtimes(of_row, mean - advanced)
+        gain = ca.if_else(spread > 0.0, seen / spread, ca.SX.nan(nz, 1))
+        unexpected = ca.if_else(counted, values[row] - expected[row], 0.0)
+        surprise = unexpected - ca.mtimes(of_row, mean - advanced)
         mean = mean + gain * surprise
         rest = left - ca.mtimes(gain, seen.T)
         joseph = rest - ca.mtimes(ca.mtimes(rest, of_row.T), gain.T)

@@ -164,7 +164,9 @@ class Sensors:
 def sensors_of(outputs: tuple[int, ...], sigmas: tuple[float, ...]) -> Sensors:
     """The arrays of a measurement; the same few come every cycle."""
     spread = np.array(sigmas, dtype=np.float64)
-    return Sensors(np.array(outputs, dtype=np.intp), spread, np.diag(spread * spread))
+    with np.errstate(over="ignore"):  # a sensor may know nothing at all
+        variance = spread * spread
+    return Sensors(np.array(outputs, dtype=np.intp), spread, np.diag(variance))
 
 
 @lru_cache(maxsize=64)

@@ -239,8 +239,9 @@ class Explainer:
 
 @lru_cache(maxsize=4096)
 def _amount(value: float, unit: str) -> str:
-    """A number and its unit, which 1 is not."""
-    return f"{value:.4g}" if unit in ("", "1") else f"{value:.4g} {unit}"
+    """A number and its unit, which 1 is not; 0 and -0 are one number, here as for the cache."""
+    text = f"{value + 0.0:.4g}"
+    return text if unit in ("", "1") else f"{text} {unit}"
 
 
 def _word(limit: _Limit, n_mv: int) -> str:

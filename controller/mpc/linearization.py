@@ -26,6 +26,8 @@ INTEGRATES = 1e-9
 # Up to so many balances the solve is written out, number by number: calling a linear solver takes
 # longer than its work.
 STATES_MAX = 8
+# Of the balances, smallest to largest pivot: below, nothing that is solved for has a digit left.
+SINGULAR = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +172,7 @@ def linearizer(
             [ca.DM.zeros(k, 1), ca.DM.zeros(k, n_mv), ca.DM.eye(k)],
         ]
     )
-    solved = _solved(bordered, sides) if nx else sides
+    solved = solution_of(bordered, sides) if nx else sides
     states, rates = solved[:nx, :], solved[nx:, :]
     yx = ca.mtimes(yx, ca.diag(span))
     by_v = ca.horzcat(ca.mtimes(yu, place), ca.DM.zeros(ny, k))
@@ -216,13 +218,22 @@ def _first_order(function: ca.Function) -> ca.Function:
     )  # fmt: skip
 
 
-def _solved(matrix: Any, right: Any) -> Any:
-    """matrix⁻¹ right, by QR; what is singular gives no finite numbers, or a failure."""
+def solution_of(matrix: Any, right: Any) -> Any:
+    """matrix⁻¹ right, by QR; what is singular gives no numbers, or a failure.
+
+    Written out, modified Gram–Schmidt takes the right sides as further columns, which makes it
+    backward stable although its Q is not orthogonal (Björck 1967).
+    """
     matrix, right = ca.densify(matrix), ca.densify(right)
     if isinstance(matrix, ca.MX):
         return ca.solve(matrix, right, "qr")
-    q, r = ca.qr(matrix)
-    return ca.solve(r, ca.mtimes(q.T, right))
+    n, k = right.shape
+    below = ca.SX(k, n + k)  # as many rows as columns; they stay zero
+    _, r = ca.qr(ca.densify(ca.vertcat(ca.horzcat(matrix, right), below)))
+    left, answer = r[:n, :n], r[:n, n:]
+    size = ca.fabs(ca.diag(left))
+    regular = ca.mmin(size) > SINGULAR * ca.mmax(size)
+    return ca.if_else(regular, ca.solve(left, answer), ca.SX.nan(n, k))
 
 
 def _second_order(
@@ -241,7 +252,7 @@ def _second_order(
                        [ca.hessian(lagrangian, point)[0]])  # fmt: skip
     pull = ca.jtimes(y, point, prices, True)[:nx]
     right = ca.vertcat(-pull, ca.DM.zeros(size - nx, 1))
-    adjoint = _solved(bordered.T, right)[:nx] if nx else pull
+    adjoint = solution_of(bordered.T, right)[:nx] if nx else pull
     reduced = ca.mtimes([tangent.T, full(point, p, prices, adjoint), tangent])
     return ca.Function("second_order", [point, p, prices], [ca.densify(reduced)])
 

@@ -113,12 +113,12 @@ class TargetCalculation:
             if solution is not None and short and imbalance <= BALANCED:
                 missed = np.maximum(low, -high)
                 missed[n:] -= solution.slack
-                most = max(missed.tolist())
-                if not most <= KEPT:
+                kept = all(row <= KEPT for row in missed.tolist())  # NaN is not
+                if not kept:
                     # What the play of a frozen slack, in spans of the MVs, does to a steep CV.
                     missed[n:] /= np.maximum(1.0, np.abs(at.rows).sum(axis=1))
-                    most = float(missed.max())
-                if most <= KEPT:
+                    kept = float(missed.max()) <= KEPT
+                if kept:
                     return self._found(situation, asked, solution)
             program = RankedProgram(
                 at.rows, low, high, asked.hessian, at.gradient, crossed=asked.crossed

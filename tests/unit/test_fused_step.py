@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import casadi as ca
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,8 @@ from controller.estimation.fused import STATES_MAX, FusedStep, fused_step
 from controller.estimation.kalman import Belief, Measurement, correct, predict, surprise
 from controller.signal import NS_PER_S
 from plant_models import quadruple_tank, van_de_vusse, wood_berry
-from plant_models.process import Vector
+from plant_models.process import ProcessModel, Vector
+from plant_models.variable import Variable
 from tests.unit.small_application import CYCLE_S, augmented
 
 DT_S = 10.0
@@ -165,3 +167,39 @@ def test_small_explicit_models_only() -> None:
     column = augment(wood_berry.model(), (), 60.0, 60.0)
     assert column.nz > STATES_MAX
     assert fused_step(column, None, noise_of(column)) is None
+
+
+@lru_cache
+def draining_tank() -> AugmentedModel:
+    """Level and temperature are measured; of what flows out, a root of the level, nothing is."""
+    x, u, d, p = (ca.SX.sym(n, k) for n, k in (("x", 2), ("u", 1), ("d", 0), ("p", 0)))
+    level, temperature = (Variable(n, "1", 0.0, 100.0, 20.0) for n in ("level", "T"))
+    model = ProcessModel(
+        "tank", (level, temperature), (Variable("feed", "1", 0.0, 2.0, 1.0),), (),
+        (level, temperature, Variable("outflow", "1", 0.0, 10.0, 4.5)), (),
+        ca.Function("f", [x, u, d, p], [ca.vertcat(u - 0.05 * x[0], 20.0 - x[1]) / 100.0]),
+        ca.Function("h", [x, u, d, p], [ca.vertcat(x, ca.sqrt(x[0]))]),
+    )  # fmt: skip
+    return augment(model, (), DT_S, DT_S)
+
+
+@pytest.mark.parametrize("level", [0.0, -0.05])
+def test_what_is_not_measured_may_be_no_number(level: float) -> None:
+    model, u, d = draining_tank(), np.zeros(1), np.zeros(0)
+    noise = np.eye(2)
+    belief = Belief(np.array([level, 21.0]), 0.1 * np.eye(2))
+    measured = Measurement((0, 1), (0.3, 21.2), (0.1, 0.1))
+    fused = fused_step(model, None, noise)
+    assert fused is not None
+    found = fused(belief, u, d, d, DT_S, measured)
+    prior = predict(compiled(model), noise, belief, u, d, DT_S, DT_S)
+    near(found.posterior, correct(compiled(model), prior, u, d, measured), np.ones(2))
+
+
+def test_a_sensor_that_knows_nothing_is_left_out() -> None:
+    belief, u, d = somewhere(reactor(), 13)
+    one, both = (said(reactor(), belief, rows, 13) for rows in ([2], [2, 0]))
+    vague = Measurement(both.outputs, (one.values[0], both.values[1]), (one.sigmas[0], 1e200))
+    without = fused_reactor()(belief, u, d, d, DT_S, one)
+    found = fused_reactor()(belief, u, d, d, DT_S, vague)
+    near(found.posterior, without.posterior, augmented_spans(reactor()))

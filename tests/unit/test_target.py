@@ -183,6 +183,13 @@ def test_a_state_that_is_no_number_is_survived() -> None:
     assert "linearized" in found.reason
 
 
+@pytest.mark.parametrize("limit", ["mv_low", "mv_high", "cv_low", "cv_high"])
+def test_a_limit_that_is_no_number_gives_no_target(limit: str) -> None:
+    for limits in ([50.0, np.nan], [np.nan, 50.0]):
+        asked = situation(setpoint=ZONES, **{limit: np.array(limits)})
+        assert not target()(asked).solved
+
+
 def test_a_first_guess_changes_nothing() -> None:
     cold = target()(situation())
     warm = target()(situation(), cold)
