@@ -10,6 +10,7 @@ from controller.terminal import Verb, json_flag, messages, print_json, progress_
 from hil.campaign import commands as campaign_commands
 from hil.compare import commands as compare_commands
 from hil.demo import demo_document, demo_table, run_demo
+from hil.interrupts import INTERRUPTED
 from hil.scenario import TIERS
 from hil.seeds import seed_of
 from hil.suite import commands as suite_commands
@@ -60,9 +61,6 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 # --- hil -------------------------------------------------------------------------------------
-
-INTERRUPTED = 130
-"""As shells tell of Ctrl-C: 128 and the number of the signal."""
 
 ACTIONS = (
     suite_commands.run,

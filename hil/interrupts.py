@@ -6,6 +6,9 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 
+INTERRUPTED = 130
+"""How a verb ends after Ctrl-C, as shells tell of it: 128 and the number of the signal."""
+
 
 @contextmanager
 def interrupts_held() -> Generator[None]:

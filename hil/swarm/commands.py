@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from controller.settings.quantity import QuantityError, seconds
 from controller.terminal import Verb, json_flag, messages, print_json, progress_bar, results
 from hil.bundle import SUFFIX, write_bundle
+from hil.interrupts import INTERRUPTED
 from hil.invariants.judge import Invariant
 from hil.resources import shipped
 from hil.seeds import seed_of
@@ -118,26 +120,33 @@ def _execute(arguments: argparse.Namespace) -> int:
     begun_s = perf_counter()
     outcomes = _watched(swarm, arguments.jobs)
     elapsed_s = perf_counter() - begun_s
+    # Ctrl-C: the episodes before it have told something all the same.
+    interrupted = len(outcomes) < len(swarm.lengths)
     failed = [outcome for outcome in outcomes if outcome.failed]
     kept = {
         outcome.number: keep(swarm, outcome, arguments.out, arguments.shrink)
-        for outcome in failed[: arguments.keep]
+        for outcome in failed[: 0 if interrupted else arguments.keep]
     }
     tried = swarm_coverage((o.scenario, o.begun, o.offered) for o in outcomes)
     document = {**_document(swarm, outcomes, kept, elapsed_s), "coverage": tried.plain()}
+    document["interrupted"] = interrupted
     if arguments.json:
         print_json(document)
     else:
         results().print(tried.table())
         _tell(document, failed, kept)
+    if interrupted:
+        text = f"interrupted after {len(outcomes)} of {len(swarm.lengths)} episodes"
+        messages().print(text, style="yellow")
+        return INTERRUPTED
     return 1 if failed else 0
 
 
 def _watched(swarm: Swarm, jobs: int) -> list[Outcome]:
-    """All outcomes, with a progress bar on a terminal."""
+    """The outcomes, with a progress bar on a terminal; fewer than all after Ctrl-C."""
     found: list[Outcome] = []
     failed = 0
-    with progress_bar() as bar:
+    with suppress(KeyboardInterrupt), progress_bar() as bar:
         task = bar.add_task("swarm", total=swarm.cycles, numbers="")
         for outcome in swarm_outcomes(swarm, jobs):
             found.append(outcome)

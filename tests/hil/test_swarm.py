@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hil.history import History
 from hil.invariants.judge import Invariant
 from hil.runner import run_scenario
 from hil.scenario import load_scenario
+from hil.swarm import commands as swarm_commands
 from hil.swarm.aims import Turn
 from hil.swarm.commands import swarm as verb
 from hil.swarm.draw import (
@@ -36,6 +37,7 @@ from hil.swarm.episode import Episode, cut, draw_episode, staged
 from hil.swarm.recovery import STEADY_CYCLES, spec, unrecovered
 from hil.swarm.run import (
     Ground,
+    Outcome,
     Swarm,
     drawn,
     make_ground,
@@ -158,7 +160,28 @@ def test_a_sound_swarm_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     said = json.loads(capsys.readouterr().out)
     assert (said["cycles"], said["seed"]) == (300, 2)
     assert (said["violations"], said["unrecovered"], len(said["history_hash"])) == ([], [], 64)
+    assert said["interrupted"] is False
     assert not out.exists()
+
+
+def test_ctrl_c_tells_what_there_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = list(swarm_outcomes(Swarm((CSTR,), 120, 11, episode=60)))
+
+    def stopped(_: Swarm, jobs: int) -> Iterator[Outcome]:
+        yield replace(outcomes[0], violations=("something bad",))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(swarm_commands, "swarm_outcomes", stopped)
+    words = ("--cycles", "120", "--seed", "11", "--episode", "60", "--out", str(tmp_path / "out"))
+    assert _execute(CSTR, *words, "--json") == 130
+    told = capsys.readouterr()
+    said = json.loads(told.out)
+    assert said["interrupted"] is True
+    assert (said["cycles"], said["episodes"], len(said["violations"])) == (60, 1, 1)
+    assert "interrupted after 1 of 2 episodes" in told.err
+    assert not (tmp_path / "out").exists()  # nobody waits for it to shrink anything
 
 
 def test_a_controller_that_cannot_be_replayed_breaks_that_invariant_alone(
