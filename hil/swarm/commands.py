@@ -219,6 +219,7 @@ def _document(
             for o in outcomes
             if o.unrecovered
         ],
+        "slow": [{"episode": o.number, "scenario": o.scenario} for o in outcomes if o.slow],
         "kept": [
             {"episode": number, "scenario": str(each.scenario), "bundle": str(each.bundle)}
             for number, each in kept.items()

@@ -35,6 +35,9 @@ from hil.swarm.stage import Stage, stage_of
 
 EPISODE_CYCLES = 400
 QUIET_SHARE = 0.5
+PATIENCE = 3
+"""A plant that is not back when the quiet is over is watched on, up to so many times the quiet:
+from far away the way takes its time, and what never comes back is known only then."""
 REPLAYED_EVERY = 25
 """Of so many episodes one is replayed as well, which doubles its cost."""
 _BREACH = re.compile(r"cycle (\d+), (\w+): ")
@@ -48,6 +51,7 @@ class Outcome:
     Attributes:
         history_hash: of what was decided.
         violations: broken invariants, in words; unrecovered: why it did not come back, or empty.
+        slow: it came back, but later than in the quiet of its episode.
         begun: how often each fault type began in each mode; offered: the types that its ground has.
     """
 
@@ -60,6 +64,7 @@ class Outcome:
     elapsed_s: float
     begun: Begun
     offered: tuple[str, ...]
+    slow: bool = False
 
     @property
     def failed(self) -> bool:
@@ -138,9 +143,26 @@ def run_episode(
 ) -> Outcome:
     """Run an episode into `directory` and judge it; a controller that raises has failed too.
 
+    Where the plant does not come back in time, the same goes on with `PATIENCE` times the quiet.
+
     Raises:
         ScenarioError, SettingsError: the episode cannot be run.
     """
+    outcome = _run_once(ground, episode, directory, check_replay=check_replay)
+    if not outcome.unrecovered or outcome.violations:
+        return outcome
+    quiet = episode.cycles - round(episode.quiet_s / ground.scenario.settings.cycle_s)
+    longer = replace(episode, cycles=episode.cycles + (PATIENCE - 1) * quiet)
+    with tempfile.TemporaryDirectory(prefix="loopwright-swarm-") as folder:
+        later = _run_once(ground, longer, Path(folder) / "run")
+    if later.failed:
+        return replace(outcome, violations=later.violations, unrecovered=later.unrecovered)
+    return replace(outcome, unrecovered="", slow=True)
+
+
+def _run_once(
+    ground: Ground, episode: Episode, directory: Path, *, check_replay: bool = False
+) -> Outcome:
     begun_s = perf_counter()
     scenario = staged(ground.scenario, episode)
     try:

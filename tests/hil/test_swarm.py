@@ -24,6 +24,7 @@ from hil.invariants.judge import Invariant
 from hil.runner import run_scenario
 from hil.scenario import load_scenario
 from hil.swarm import commands as swarm_commands
+from hil.swarm import run as swarm_run
 from hil.swarm.aims import Turn
 from hil.swarm.commands import swarm as verb
 from hil.swarm.draw import (
@@ -162,6 +163,25 @@ def test_a_sound_swarm_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (said["violations"], said["unrecovered"], len(said["history_hash"])) == ([], [], 64)
     assert said["interrupted"] is False
     assert not out.exists()
+
+
+@pytest.mark.parametrize("later", ["", "cB is 0 at the end"])
+def test_what_is_not_back_in_time_is_watched_on(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    episode = drawn(Swarm((CSTR,), 60, 11), 0, ground)
+    sound = run_episode(ground, episode, tmp_path / "run")
+    lengths: list[int] = []
+
+    def run_once(_: Ground, episode: Episode, directory: Path, **words: bool) -> Outcome:
+        lengths.append(episode.cycles)
+        return replace(sound, unrecovered=later if len(lengths) > 1 else "SHED at the end")
+
+    monkeypatch.setattr(swarm_run, "_run_once", run_once)
+    found = run_episode(ground, episode, tmp_path / "again")
+    assert lengths == [60, 120]  # a quiet of 30 cycles, and of 90
+    assert (found.unrecovered, found.slow, found.failed) == (later, not later, bool(later))
+    assert found.history_hash == sound.history_hash
 
 
 def test_ctrl_c_tells_what_there_is(
