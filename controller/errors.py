@@ -13,6 +13,7 @@ LoopwrightError                what, where, how to mend; knows its exit code
 ├── WriteRefused      exit 3   a value the guard or the write table does not allow
 ├── JournalError      exit 3   the journal cannot keep what it was given
 ├── ReplayError       exit 3   a journal that cannot be replayed
+├── ProcessLost       exit 3   a process at work on a run or an episode was killed
 └── ClockError        exit 3   the clock jumped
 """
 
@@ -103,6 +104,10 @@ class JournalError(LoopwrightError):
 
 class ReplayError(LoopwrightError):
     """A journal that cannot be replayed."""
+
+
+class ProcessLost(LoopwrightError):
+    """A process was killed in the middle of its work, as where memory runs short."""
 
 
 class ClockError(LoopwrightError):

@@ -13,8 +13,10 @@ import stat
 import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import zip_longest
+from math import nan
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
@@ -24,10 +26,12 @@ import msgspec
 from controller.cycle.record import decode_entry
 from controller.errors import ScenarioError
 from controller.historian.reader import open_reader
-from hil.judge.verdict import Check
+from hil.judge.verdict import Check, Outcome
 from hil.scenario.parts import Scenario, Tier
 
 SUFFIX = ".loopwright.zip"
+REPRODUCED = "history_hash"
+"""The check that a bundle which is run again does the same."""
 _INDEX = "bundle.json"
 _FORMAT = 1
 _FILES_MAX = 1000
@@ -140,16 +144,54 @@ def open_bundle(path: Path) -> Generator[Bundle]:
 
 
 def reproduced(bundle: Bundle, directory: Path) -> Check:
-    """Whether the run in `directory` decided exactly what the bundle's run decided.
+    """Whether the run in `directory` decided exactly what the bundle's run decided, in a sentence.
 
     By the wall clock no two runs are the same, so there another history proves nothing.
     """
-    found = history_hash(directory)
-    same = found == bundle.index.history_hash
-    if bundle.index.tier == "realtime" and not same:
-        why = "by the wall clock no two runs are the same"
-        return Check("history_hash", None, 1.0, None, "untested", "warn", why)
-    return Check("history_hash", float(same), 1.0, None, "passed" if same else "failed")
+    if history_hash(directory) == bundle.index.history_hash:
+        return _check("passed", "it did exactly what the run in the bundle did")
+    before, now = bundle.index.version, version("loopwright")
+    why = _first_difference(bundle.run, directory)
+    if before != now:
+        why += f"; that was Loopwright {before}, this is {now}"
+    sentence = f"it did not do what the run in the bundle did: {why}"
+    if bundle.index.tier != "realtime":
+        return _check("failed", sentence)
+    return replace(
+        _check("untested", f"{sentence}; by the wall clock no two runs are the same"),
+        severity="warn",
+    )
+
+
+def _check(outcome: Outcome, sentence: str) -> Check:
+    return Check(REPRODUCED, nan, None, None, outcome, detail=sentence)
+
+
+def _decided(directory: Path) -> list[dict[int, bytes]]:
+    """A digest of what was decided, by cycle, of each start."""
+    with open_reader(directory) as reader:
+        return [
+            {
+                row.cycle: hashlib.sha256(decode_entry(row.record).decided).digest()
+                for row in reader.cycles(segment.segment)
+                if row.record is not None
+            }
+            for segment in reader.segments()
+        ]
+
+
+def _first_difference(before: Path, now: Path) -> str:
+    """Where two journals part, in words."""
+    pairs = zip_longest(_decided(before), _decided(now), fillvalue=dict[int, bytes]())
+    for number, (was, is_now) in enumerate(pairs, 1):
+        cycles = sorted(c for c in {**was, **is_now} if was.get(c) != is_now.get(c))
+        if cycles:
+            start = f" of start {number}" if number > 1 else ""
+            what = "was decided otherwise"
+            if cycles[0] not in was or cycles[0] not in is_now:
+                what = f"is only in {'this run' if cycles[0] in is_now else 'that one'}"
+            return f"cycle {cycles[0]}{start} is the first that {what}"
+    return "its journal is not the one that the bundle was made of"
 
 
 def _sources(scenario: Scenario) -> tuple[Path, ...]:

@@ -10,11 +10,10 @@ from controller.terminal import Verb, json_flag, messages, print_json, progress_
 from hil.campaign import commands as campaign_commands
 from hil.compare import commands as compare_commands
 from hil.demo import demo_document, demo_table, run_demo
-from hil.interrupts import INTERRUPTED
+from hil.interrupts import INTERRUPTED, end_in_order
 from hil.scenario import TIERS
 from hil.seeds import seed_of
 from hil.suite import commands as suite_commands
-from hil.suite.running import end_in_order
 from hil.suite.shown import bar_of
 from hil.swarm import commands as swarm_commands
 

@@ -104,7 +104,7 @@ _ROWS = (
     ("  outside limits", "unsafe_writes", "{:.0f}"),
     ("solve time, median", "solve_ms_p50", "{:.1f} ms"),
     ("  99th percentile", "solve_ms_p99", "{:.1f} ms"),
-    ("whole cycle with plant and sockets, median", "cycle_ms_p50", "{:.1f} ms"),
+    ("cycle of the controller with its sockets, median", "cycle_ms_p50", "{:.1f} ms"),
     ("  99th percentile", "cycle_ms_p99", "{:.1f} ms"),
 )
 

@@ -20,9 +20,9 @@ class History:
     """Columns by name, one row a cycle; texts (mode, rung, faults, variables) are kept beside.
 
     Columns: `time_s`, `y.<plant output>`, `u.<plant input>`, `sp.<MV>` (setpoint in use),
-    `cv.<CV>` (estimated), `wanted.<CV>` (setpoint), `cycle_ms`, `solve_ms`, `lateness_ms` (all in
-    real time), `skipped` (cycles missed before), `late_writes` (frames of the cycle before that
-    came too late to be written).
+    `cv.<CV>` (estimated), `wanted.<CV>` (setpoint), `cycle_ms` (reading, deciding and writing,
+    without the sleep before), `solve_ms`, `lateness_ms` (all in real time), `skipped` (cycles
+    missed before), `late_writes` (frames of the cycle before that came too late to be written).
     """
 
     columns: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())
@@ -66,6 +66,13 @@ class History:
             columns = {k[2:]: data[k].tolist() for k in data.files if k.startswith("n:")}
             texts = {k[2:]: data[k].tolist() for k in data.files if k.startswith("t:")}
         return History(columns, texts)
+
+
+def refused_commands(record: Record) -> list[str]:
+    """What operators asked for and the controller refused in a cycle: `setpoint F 99`."""
+    mark = "refused: "
+    refused = (event.removeprefix(mark) for event in record.events if event.startswith(mark))
+    return [what.split(":")[0].split(" by ")[0] for what in refused]
 
 
 def variable_texts(record: Record) -> dict[str, str]:

@@ -64,4 +64,9 @@ KPI_NAMES = (
     "replayed_cycles",
     "replay_identical",
 )
-"""What `hil.kpi` tells; a name that ends in `.` or `_` is completed by a variable or a mode."""
+"""What `hil.kpi` tells; a name that ends in `.` or `_` is completed by a variable or a mode.
+
+Shares and times of modes are of the run's time; time without a cycle is the mode `absent`.
+`cycle_ms` is the controller's own work in a cycle (read, decide, write, journal), in real time;
+neither its sleep nor what a lock-step world does meanwhile is part of it.
+"""

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,18 +82,23 @@ class ScenarioFile(pytest.File):
     def collect(self) -> Iterable[ScenarioItem]:
         """Read the file; what is wrong in it is told with its line."""
         from controller.errors import LoopwrightError
-        from hil.scenario import variants
+        from hil.scenario import in_tier
 
-        options = {"tier": self.config.option.hil_tier, "seed": self.config.option.hil_seed}
-        changes = {name: value for name, value in options.items() if value is not None}
+        seed: int | None = self.config.option.hil_seed
+        changes = {} if seed is None else {"seed": seed}
         try:
-            scenarios = variants(self.path, changes)
+            fit, left_out = in_tier(self.path, changes, self.config.option.hil_tier)
         except LoopwrightError as error:
             raise self.CollectError(str(error)) from error
+        reasons = {id(one.scenario): one.reason for one in left_out}
+        scenarios = [*fit, *(one.scenario for one in left_out)]
         several = Counter(scenario.name for scenario in scenarios)
         for scenario in scenarios:
-            seed = f"-seed{scenario.seed}" if several[scenario.name] > 1 else ""
-            yield ScenarioItem.from_parent(self, name=scenario.name + seed, scenario=scenario)
+            which = f"-seed{scenario.seed}" if several[scenario.name] > 1 else ""
+            item = ScenarioItem.from_parent(self, name=scenario.name + which, scenario=scenario)
+            if id(scenario) in reasons:
+                item.add_marker(pytest.mark.skip(reason=reasons[id(scenario)]))
+            yield item
 
 
 class VerdictFailed(Exception):
@@ -129,15 +135,16 @@ class ScenarioItem(pytest.Item):
         from hil.runner import run_scenario
 
         self.directory = _directory(self.config, self.name)
-        run = run_scenario(self.scenario, self.directory)
+        renews = self.config.option.hil_update_golden
+        # What the old golden run says is no matter where it is about to be replaced.
+        asked = replace(self.scenario, golden=None) if renews else self.scenario
+        run = run_scenario(asked, self.directory)
         for kpi, value in run.verdict.kpis.items():
             told = value if isfinite(value) else "not measured"
             self.user_properties.append((f"kpi.{kpi}", told))
         self.user_properties.append(("version", run.verdict.version))
         wrong = [check for check in run.verdict.checks if check.outcome != "passed"]
-        if self.config.option.hil_update_golden:
-            # What the old golden run says is no matter: it is about to be replaced.
-            wrong = [check for check in wrong if check.name.split()[0] != _GOLDEN]
+        if renews:
             if any(check.severity == "fail" for check in wrong):
                 told = "not updated: this run is no example"
             else:
@@ -178,8 +185,9 @@ class ScenarioItem(pytest.Item):
             return f"{self.scenario.name} broke: {excinfo.value}\ndata:   {self.directory}"
         return super().repr_failure(excinfo, style)
 
-    def reportinfo(self) -> tuple[Path, None, str]:
-        return self.path, None, f"scenario {self.name}"
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where it stands; pytest wants a line, counted from 0."""
+        return self.path, 0, f"scenario {self.name}"
 
 
 def _bundled(scenario: Scenario, directory: Path, wrong: Sequence[Check]) -> list[str]:

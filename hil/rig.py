@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from controller.drivers.block_plan import Limits, modbus_limits
-from controller.errors import ScenarioError
 from controller.ports import Clock, Transport
 from controller.settings import Device, ModbusRtuDevice, ModbusTcpDevice, S7Device
 from controller.wiring import typed_tags
@@ -24,6 +23,7 @@ from hil.plc.awl import AwlPlc
 from hil.plc.external import ExternalPlc
 from hil.plc.virtual import VirtualPlc
 from hil.plc_memory import DeviceMemory
+from hil.scenario.forced_tier import serial_line
 from hil.scenario.parts import Scenario
 from hil.world import START_NS, PlcSide, World, make_plant, make_plc
 
@@ -100,7 +100,7 @@ def build_rig(
             links[device.name] = transport
             continue
         if isinstance(device, ModbusRtuDevice):
-            raise _serial(device.name, scenario)
+            raise serial_line(device.name, scenario)
         upstream = (
             (device.host, device.port)
             if scenario.external
@@ -180,11 +180,3 @@ def _served(stack: ExitStack, device: S7Device | ModbusTcpDevice, area: DeviceMe
     """A server for the device; its port."""
     server = S7Server(area) if isinstance(device, S7Device) else ModbusServer(area, device.unit)
     return stack.enter_context(server).port
-
-
-def _serial(name: str, scenario: Scenario) -> ScenarioError:
-    return ScenarioError(
-        f"{name} is on a serial line, which the {scenario.tier} tier does not serve",
-        where=str(scenario.path),
-        mend="Use a modbus device, or the virtual tier",
-    )

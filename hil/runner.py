@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -196,11 +197,25 @@ def _finished(
             *map(str, witness.invariants.violations),
         ],
         "control_endings": list(endings),
+        "duration_s": scenario.duration_s,
+        "faults": _faults(scenario),
         "scenario_path": scenario.path.name,
+        "scenario_folder": os.path.relpath(scenario.path.resolve().parent, directory.resolve()),
     }
     (directory / VERDICT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     unit = scenario.economics.unit if scenario.economics is not None else ""
     return Run(verdict, history, directory, replayed, scenario.settings.cycle_s, unit)
+
+
+def _faults(scenario: Scenario) -> list[dict[str, object]]:
+    """What was broken when, also where no cycle felt it; seconds of scenario time."""
+    spans = [(f.at_s, f.until_s, f"{f.type} {f.target}") for f in scenario.faults]
+    spans += [(f.at_s, f.until_s, str(f)) for f in scenario.solver_faults]
+    return [
+        {"begin_s": begin_s, "end_s": min(end_s, scenario.duration_s), "what": what}
+        for begin_s, end_s, what in sorted(spans)
+        if begin_s < scenario.duration_s
+    ]
 
 
 def _witness(scenario: Scenario, rig: Rig, progress: Progress | None) -> Witness:

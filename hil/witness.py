@@ -11,7 +11,7 @@ from math import nan
 from controller.optimizer.expression import Expression
 from controller.signal import WriteOutcome
 from hil.control.side import Account
-from hil.history import History, variable_texts
+from hil.history import History, refused_commands, variable_texts
 from hil.invariants.judge import Invariants
 from hil.plc.external import ExternalPlc
 from hil.scenario.parts import Scenario
@@ -90,6 +90,7 @@ class Witness:
             "mode": record.mode,
             "rung": plan.rung if plan is not None else "",
             "refused": "; ".join(text.split(":")[0] for text in plan.refused) if plan else "",
+            "refused_commands": "; ".join(refused_commands(record)),
             "faults": faults,
             **variable_texts(record),
         }

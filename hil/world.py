@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Protocol
 
-from controller.errors import LoopwrightError, ScenarioError
-from controller.settings.plant_reference import accepted_names, call_factory, find_factory
 from controller.signal import NS_PER_S, Command, QualityResult
 from hil.faults.schedule import Fault, FaultSchedule, FaultyPlc, FaultySensors
 from hil.lab import VirtualLab
 from hil.plc.virtual import PlcStatistics, VirtualPlc
 from hil.plc_memory import DeviceMemory
 from hil.scenario.parts import Profile, Scenario
-from plant_models.process import Adjustable, Plant
+from hil.scenario.plant import make_plant, plc_around
+
+__all__ = [
+    "START_NS",
+    "LockstepClock",
+    "Mail",
+    "PlcSide",
+    "World",
+    "make_plant",
+    "make_plc",
+]
 
 START_NS = 1_767_225_600 * NS_PER_S
 """Scenario time zero: 2026-01-01T00:00:00Z, so that the same seed gives the same stamps."""
@@ -185,72 +193,10 @@ class LockstepClock:
             self._now_ns = monotonic_ns
 
 
-def make_plant(scenario: Scenario) -> Plant:
-    """The plant that the scenario names, as unlike its model as the scenario's mismatch says.
+def make_plc(scenario: Scenario, memory: Mapping[str, DeviceMemory]) -> VirtualPlc:
+    """The virtual PLCs of a scenario around a fresh plant.
 
     Raises:
-        ScenarioError: there is no such factory, it refuses its arguments, or the plant has no
-            such parameter.
+        ScenarioError: the plant cannot be made, or does not fit the loops.
     """
-    plant = _made(scenario, scenario.plant_arguments)
-    if not scenario.mismatch:
-        return plant
-    known = plant.parameters if isinstance(plant, Adjustable) else {}
-    for name in scenario.mismatch:
-        if name not in known:
-            raise ScenarioError(
-                f"{scenario.plant_ref} has no parameter {name}",
-                where=f"{scenario.path} plant.mismatch.{name}",
-                mend=f"It has: {', '.join(known) or 'none'}",
-            )
-    # Made anew, so that it is at rest with these parameters.
-    factors = {name: known[name] * factor for name, factor in scenario.mismatch.items()}
-    return _made(scenario, {**scenario.plant_arguments, **factors})
-
-
-def _made(scenario: Scenario, arguments: Mapping[str, Any]) -> Plant:
-    where = f"{scenario.path} plant"
-    try:
-        factory = find_factory(scenario.plant_ref, scenario.path.parent)
-        if "folder" in accepted_names(factory):
-            # Files that it names lie where the scenario lies.
-            arguments = {"folder": str(scenario.path.parent), **arguments}
-        plant = call_factory(factory, scenario.plant_ref, arguments)
-    except ScenarioError as error:
-        raise ScenarioError(
-            error.what, where=f"{where} {error.where}".strip(), mend=error.mend
-        ) from error
-    except LoopwrightError as error:
-        raise ScenarioError(
-            f"the plant {scenario.plant_ref} cannot be made: {error.what}",
-            where=where,
-            mend=error.mend or "Correct its reference or its arguments",
-        ) from error
-    if not (hasattr(plant, "advance") and hasattr(plant, "reset") and hasattr(plant, "outputs")):
-        raise ScenarioError(
-            f"{scenario.plant_ref} made a {type(plant).__name__}, which is no plant",
-            where=f"{scenario.path} plant.ref",
-            mend="A plant has inputs, outputs, reset(seed) and advance(u, dt_s)",
-        )
-    return cast("Plant", plant)
-
-
-def make_plc(scenario: Scenario, memory: dict[str, DeviceMemory]) -> VirtualPlc:
-    settings = scenario.settings
-    handshakes = {
-        device.name: device.handshake
-        for device in settings.devices.values()
-        if device.handshake is not None
-    }
-    return VirtualPlc(
-        make_plant(scenario),
-        scenario.loops,
-        scenario.indicators,
-        memory,
-        handshakes,
-        cycle_s=settings.cycle_s,
-        watchdog_cycles=settings.guard.watchdog_cycles,
-        seed=scenario.seed,
-        noise=scenario.noise,
-        x0=scenario.x0,
-    )
+    return plc_around(make_plant(scenario), scenario, memory)

@@ -1,7 +1,7 @@
-"""Writes the JSON Schemas by which editors check applications, scenarios and campaigns.
+"""Writes the JSON Schemas by which editors check files, and the table of faults in docs/hil.md.
 
 python tools/write_schema.py           write it
-python tools/write_schema.py --check   exit 1 when the file is not current
+python tools/write_schema.py --check   exit 1 when a file is not current
 """
 
 from __future__ import annotations
@@ -12,23 +12,40 @@ from pathlib import Path
 
 from controller.settings import json_schema
 from hil.campaign.campaign_file import CampaignFile
+from hil.faults.markdown import faults_as_markdown
 from hil.scenario.file import ScenarioFile
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG, GUIDE = ROOT / "config", ROOT / "docs" / "hil.md"
+BEGIN, END = "<!-- faults: written by tools/write_schema.py -->", "<!-- end of faults -->"
 
 
 def rendered() -> dict[Path, str]:
-    """Every schema as it stands in its file."""
+    """Every schema as it stands in its file, and the guide with its table of faults."""
     draft = "https://json-schema.org/draft/2020-12/schema"
     shapes = {"scenario": ScenarioFile, "campaign": CampaignFile}
     schemas = {"loopwright": json_schema()} | {
         name: {"$schema": draft, **shape.model_json_schema(), "title": f"Loopwright {name}"}
         for name, shape in shapes.items()
     }
-    return {
+    files = {
         CONFIG / f"{name}.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
         for name, schema in schemas.items()
     }
+    return files | {GUIDE: with_faults(GUIDE.read_text(encoding="utf-8"))}
+
+
+def with_faults(guide: str) -> str:
+    """The guide with the table of faults between its marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, begin, rest = guide.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{GUIDE} needs the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{faults_as_markdown()}\n{end}{after}"
 
 
 def main(arguments: list[str]) -> int:

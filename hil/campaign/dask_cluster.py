@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -38,11 +39,19 @@ def on_cluster(orders: Sequence[Order], scheduler: str) -> Iterator[Row]:
     """
     require("distributed", "--scheduler")
     from distributed import Client
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def called() -> None:
+        # Before there is a client: one that cannot begin waits long for its own end.
+        options: dict[str, Any] = Security().get_connection_args("client")
+        (await connect(scheduler, timeout=CONNECT_S, **options)).abort()
 
     # A lost connection is told by our error, in one line instead of its tracebacks.
     for name in ("distributed.client", "distributed.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
+        asyncio.run(called())
         client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise DeviceUnreachable(

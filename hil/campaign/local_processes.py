@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from hil.campaign.order import Order, Row, failure
-from hil.interrupts import interrupts_held
+from hil.interrupts import end_with_parent, interrupts_held
 
 Work = Callable[[Order], Row]
 
@@ -71,22 +69,11 @@ def _divide(flying: dict[Future[Row], Order]) -> tuple[list[Row], list[Order]]:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     context = mp.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
+    # None outlives the campaign, however that ends.
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
 
 
 def _submit(pool: ProcessPoolExecutor, work: Work, order: Order) -> Future[Row]:
     """Hand out a job; a pool starts its processes when they are first needed."""
     with interrupts_held():
         return pool.submit(work, order)
-
-
-def _begin() -> None:
-    """In the worker: none outlives the campaign."""
-    campaign = mp.parent_process()
-
-    def watch() -> None:
-        if campaign is not None:
-            campaign.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, name="campaign-watch", daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 from controller.errors import JournalError, ScenarioError
 from hil.campaign.extras import require
 from hil.campaign.order import Row
+from hil.whole_file import write_whole
 
 CAMPAIGN_FILE, IDENTITY_FILE, LOCK_FILE = "campaign.yaml", "campaign.json", "campaign.lock"
 SHARDS = "results"
@@ -59,11 +60,9 @@ class CampaignDirectory:
             draft.replace(path)
             _sync(path.parent)
         except OSError as error:
-            raise JournalError(
-                f"results cannot be written: {error.strerror or error}",
-                where=str(path),
-                mend="Make room; starting again runs only the jobs that are missing",
-            ) from error
+            with suppress(OSError):
+                draft.unlink()
+            raise _full(path, error) from error
         self._next += 1
         return path
 
@@ -199,9 +198,18 @@ def _number(shard: Path) -> int:
 
 
 def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(data)
-    draft.replace(path)
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise _full(path, error) from error
+
+
+def _full(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"results cannot be written: {error.strerror or error}",
+        where=str(path),
+        mend="Make room; starting again runs only the jobs that are missing",
+    )
 
 
 def _sync(directory: Path) -> None:

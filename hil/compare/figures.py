@@ -24,7 +24,7 @@ from hil.report.canvas import (
     render,
     time_axis,
 )
-from hil.report.lanes import MODES, RUNGS, Lane, draw_lanes, fault_lanes, state_lane
+from hil.report.lanes import MODES, RUNGS, Lane, draw_lanes, fault_lanes, felt_faults, state_lane
 from hil.world import START_NS
 
 _PANEL = 2.4
@@ -69,7 +69,7 @@ def overlays(shown: Pair, pairs: Sequence[Pair], prefix: str) -> tuple[Chart, ..
     if a is None or b is None:
         return ()
     duration_s = max(float(side.time_s[-1]) + side.step_s for side in (a, b))
-    axis = time_axis(START_NS, duration_s, ())
+    axis = time_axis(START_NS, duration_s, (), max(a.step_s, b.step_s))
     found: list[Chart] = []
     with drawing():
         for i, name in enumerate(dict.fromkeys((*_named(a, "cv"), *_named(b, "cv")))):
@@ -249,10 +249,10 @@ def _lanes(axis: TimeAxis, a: _Side, b: _Side, chart: str) -> Chart:
                 rows.append(state_lane(f"{word} {label}", side.time_s, states, side.step_s, looks))
     faults = [side.history.texts.get("faults", []) for side in (a, b)]
     if faults[0] == faults[1]:
-        rows += fault_lanes(b.time_s, faults[1], b.step_s)
+        rows += fault_lanes(felt_faults(b.time_s, faults[1], b.step_s))
     else:
         for side, active, label in ((a, faults[0], "A"), (b, faults[1], "B")):
-            found = fault_lanes(side.time_s, active, side.step_s)
+            found = fault_lanes(felt_faults(side.time_s, active, side.step_s))
             rows += [lane._replace(label=f"{label}: {lane.label}") for lane in found]
     figure = draw_lanes(axis, rows)
     caption = "Grey is normal. Faults are those that the scenario raised."

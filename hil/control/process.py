@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -22,8 +20,7 @@ from controller.loop import Loop
 from controller.settings import parse
 from hil.control.clocks import PipeClock, ScaledClock, SharedTime
 from hil.control.side import Account, Assignment, control
-
-_PR_SET_PDEATHSIG = 1
+from hil.interrupts import end_with_parent
 
 
 class Ready(NamedTuple):
@@ -56,7 +53,7 @@ def control_process(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness; it will tell us.
     signal.signal(signal.SIGTERM, _leave)
-    _die_with_harness()
+    end_with_parent()
     os.environ["TMPDIR"] = str(scratch)
     tempfile.tempdir = None  # looked up anew
     try:
@@ -97,14 +94,6 @@ def _run(connection: Connection, assignment: Assignment, time: Lockstep | Shared
     finally:
         for device in devices:
             device.close()
-
-
-def _die_with_harness() -> None:
-    """Only the kernel can end a process that is stopped when its harness is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    harness = multiprocessing.parent_process()
-    if harness is not None and os.getppid() != harness.pid:
-        sys.exit()  # it was gone before the kernel had been asked
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

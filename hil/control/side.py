@@ -70,7 +70,14 @@ class Assignment:
 
 
 class Account(NamedTuple):
-    """What the control side tells of a cycle: when it really was, and times in ms of real time."""
+    """What the control side tells of a cycle: when it really was, and times in ms of real time.
+
+    Attributes:
+        cycle_ms: from waking up at the deadline until all is read, decided, written and handed to
+            the journal; neither the sleep nor what a lock-step world does in it is part of it.
+        solve_ms: of that, in the solvers.
+        lateness_ms: by how much the sleep before the cycle was overslept.
+    """
 
     snapshot: Snapshot
     record: Record
@@ -109,6 +116,30 @@ class _Stopwatch:
         return elapsed
 
 
+class _Alarm:
+    """The clock of the loop, which sleeps once before each cycle; knows when it woke up.
+
+    Solver faults spend their time on the clock itself: that is computing, and no sleep.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.time_ns = clock.time_ns
+        self.monotonic_ns = clock.monotonic_ns
+        self._woken_s = perf_counter()
+
+    def sleep_until(self, monotonic_ns: int) -> None:
+        self._clock.sleep_until(monotonic_ns)
+        self.wake()
+
+    def wake(self) -> None:
+        self._woken_s = perf_counter()
+
+    @property
+    def awake_ms(self) -> float:
+        return 1e3 * (perf_counter() - self._woken_s)
+
+
 class _Teller:
     """An observer that accounts for each cycle, and lets the optimizer consider it."""
 
@@ -117,6 +148,7 @@ class _Teller:
         tell: Tell,
         stopwatch: _Stopwatch,
         clock: RunClock,
+        alarm: _Alarm,
         advice: Advice | None,
         journal: SqliteJournal,
     ) -> None:
@@ -125,11 +157,10 @@ class _Teller:
         self._clock = clock
         self._advice = advice
         self._journal = journal
-        self._begun_s = perf_counter()
+        self._alarm = alarm
 
     def __call__(self, snapshot: Snapshot, record: Record) -> None:
-        now_s = perf_counter()
-        cycle_ms, self._begun_s = 1e3 * (now_s - self._begun_s), now_s
+        cycle_ms = self._alarm.awake_ms
         self._tell(
             Account(
                 snapshot,
@@ -190,7 +221,7 @@ def control(
         if assignment.mode:
             _ask_for(assignment.mode, journal, clock)
         built = application or build_application(settings, journal.epoch)
-        stopwatch = _Stopwatch()
+        stopwatch, alarm = _Stopwatch(), _Alarm(clock)
         built = stopwatch.inside(faults.inside(replace(built, epoch=journal.epoch)))
         advice = None if assignment.own_optimizer else build_advice(settings)
         slow = SlowLayer(settings, assignment.directory) if assignment.own_optimizer else None
@@ -205,9 +236,9 @@ def control(
             devices,
             journal,
             AnnouncingInbox(journal.inbox(), faults, clock, note_offset),
-            clock,
+            alarm,
             state=LoopState(wishes=wishes),
-            observers=(_Teller(tell, stopwatch, clock, advice, journal),),
+            observers=(_Teller(tell, stopwatch, clock, alarm, advice, journal),),
         )
         if started is not None:
             started(loop, journal)
@@ -217,6 +248,7 @@ def control(
             # What was built so far stays: the collector need not look at it in the cycles.
             gc.collect()
             gc.freeze()
+            alarm.wake()
             loop.run(cycles)
         finally:
             gc.unfreeze()

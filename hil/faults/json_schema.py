@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hil.faults.kinds import KINDS, Kind, Span
+from controller.settings.schema_types import QUANTITY
+from hil.faults.kinds import KINDS, Kind
+from hil.faults.span import WITH_UNIT, Span
 
 
 def add_fault_types(section: dict[str, Any]) -> None:
@@ -45,6 +47,8 @@ def _number(span: Span) -> dict[str, Any]:
         found["maximum"] = span.high
     if span.but is not None:
         found["not"] = {"const": span.but}
+    if span.measure in WITH_UNIT:
+        found = {"anyOf": [found, {"type": "string", "pattern": QUANTITY}]}
     if span.default is not None:
         found["default"] = span.default
     return found

@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 
 from controller.errors import ScenarioError
 from controller.settings.yaml_core import written
+from hil.faults.span import Measure, Span
 from hil.names import unknown_name
 
 Driver = Literal["s7", "modbus"]
@@ -30,65 +31,18 @@ class LinkFault(StrEnum):
     well; word_order leaves them alone; neither touches bits and bytes.
     """
 
-    CABLE_CUT = "cable_cut"  # bytes vanish both ways, and nobody answers who wants to connect
-    RESET = "reset"  # open connections get an RST, new ones at their first byte
-    REFUSE = "refuse"  # nobody listens; open connections are reset
-    DELAY = "delay"  # frames arrive late, both ways, in order
-    DROP = "drop"  # a frame is lost now and then, either way
-    HALF_OPEN = "half_open"  # connections open at the beginning go dead, new ones work
-    MODBUS_EXCEPTION = "modbus_exception"  # requests are refused and do not reach the PLC
-    S7_ERROR = "s7_error"  # reads and writes are refused and do not reach the PLC
-    BYTE_ORDER = "byte_order"  # read values arrive with the bytes of each word swapped
-    WORD_ORDER = "word_order"  # read values arrive with their 16-bit words reversed
-    STALE_IMAGE = "stale_image"  # reads repeat what they gave before the fault
-    RECONNECT_STORM = "reconnect_storm"  # every connection is reset, again and again
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Values that an argument may take, all finite; `choices` leaves nothing between them.
-
-    Attributes:
-        but: the one value in between that means something else.
-        default: of an argument that may be left out; None where the fault itself finds one.
-    """
-
-    low: float = -math.inf
-    high: float = math.inf
-    above_low: bool = False
-    whole: bool = False
-    choices: tuple[float, ...] = ()
-    but: float | None = None
-    default: float | None = None
-
-    def holds(self, value: float) -> bool:
-        if not math.isfinite(value) or (self.choices and value not in self.choices):
-            return False
-        if value == self.but or (self.whole and value != round(value)):
-            return False
-        return self.low <= value <= self.high and not (self.above_low and value == self.low)
-
-    def __str__(self) -> str:
-        if self.choices:
-            return f"one of {', '.join(f'{choice:g}' for choice in self.choices)}"
-        text = "a whole number" if self.whole else "a finite number"
-        if self.low > -math.inf:
-            text += f" {'above' if self.above_low else 'from'} {self.low:g}"
-        text += f" up to {self.high:g}" if self.high < math.inf else ""
-        return text + ("" if self.but is None else f", and not {self.but:g}")
-
-
-_ANY = Span()
-_POSITIVE = Span(low=0.0, above_low=True)
-_NOT_NEGATIVE = Span(low=0.0)
-_CHANCE = Span(low=0.0, high=1.0, above_low=True)
-_ALWAYS = Span(low=0.0, high=1.0, above_low=True, default=1.0)
-_S7_CONTEXT_NOT_SUPPORTED: Final = 0x8104
-"""What an S7-1200 or S7-1500 says while PUT/GET is not permitted."""
-# Up to 0xFF the return code of an item (0xFF itself is success), above class and code of a header.
-_S7_CODE = Span(1, 0xFFFF, whole=True, but=0xFF, default=_S7_CONTEXT_NOT_SUPPORTED)
-_MODBUS_CODE = Span(choices=(2, 4, 6))
-"""Illegal address, device failure, device busy."""
+    CABLE_CUT = "cable_cut"
+    RESET = "reset"
+    REFUSE = "refuse"
+    DELAY = "delay"
+    DROP = "drop"
+    HALF_OPEN = "half_open"
+    MODBUS_EXCEPTION = "modbus_exception"
+    S7_ERROR = "s7_error"
+    BYTE_ORDER = "byte_order"
+    WORD_ORDER = "word_order"
+    STALE_IMAGE = "stale_image"
+    RECONNECT_STORM = "reconnect_storm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +50,14 @@ class Kind:
     """What a fault type acts on, its arguments, and where it makes sense.
 
     Attributes:
+        does: what happens while it lasts, in a few words.
         required, optional: arguments by name with the values they may take.
         driver: the only protocol that knows this fault; None where any does.
         is_event: it happens at an instant, so it may begin and end at the same time.
     """
 
     lane: Lane
+    does: str
     required: Mapping[str, Span] = field(default_factory=lambda: MappingProxyType({}))
     optional: Mapping[str, Span] = field(default_factory=lambda: MappingProxyType({}))
     driver: Driver | None = None
@@ -113,59 +69,132 @@ class Kind:
         return {**self.required, **self.optional}
 
 
-_RANGE: Final = MappingProxyType({"low": _ANY, "high": _ANY})
+def _any(measure: Measure = "") -> Span:
+    return Span(measure)
+
+
+def _positive(measure: Measure = "") -> Span:
+    return Span(measure, low=0.0, above_low=True)
+
+
+_CHANCE = Span(low=0.0, high=1.0, above_low=True)
+_ALWAYS = Span(low=0.0, high=1.0, above_low=True, default=1.0)
+_S7_CONTEXT_NOT_SUPPORTED: Final = 0x8104
+"""What an S7-1200 or S7-1500 says while PUT/GET is not permitted."""
+# Up to 0xFF the return code of an item (0xFF itself is success), above class and code of a header.
+_S7_CODE = Span(low=1, high=0xFFFF, whole=True, but=0xFF, default=_S7_CONTEXT_NOT_SUPPORTED)
+_MODBUS_CODE = Span(choices=(2, 4, 6))
+"""Illegal address, device failure, device busy."""
+
+_OUTPUT_RANGE: Final = MappingProxyType({"low": _any("output"), "high": _any("output")})
+_SETPOINT_RANGE: Final = MappingProxyType({"low": _any("setpoint"), "high": _any("setpoint")})
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "freeze": Kind("sensor"),
-        "bias": Kind("sensor", {"size": _ANY}),
-        "drift": Kind("sensor", {"rate_per_s": _ANY}),
-        "spike": Kind("sensor", {"size": _ANY}, {"probability": _ALWAYS}),
-        "nan": Kind("sensor"),
-        "out_of_range": Kind("sensor", {"value": _ANY}),
-        "quantise": Kind("sensor", {"step": _POSITIVE}),
-        "late": Kind("quality", {"delay_s": _POSITIVE}),
-        "missing": Kind("quality", {}, {"probability": _ALWAYS}),
-        "swapped": Kind("quality"),
-        "lab_outlier": Kind("quality", {"sigmas": _POSITIVE}),
-        "mode_flip": Kind("loop"),
-        "stiction": Kind("loop", {"band": _POSITIVE}),
-        "deadband": Kind("loop", {"size": _POSITIVE}),
-        "saturation": Kind("loop", _RANGE),
-        "rate_limit": Kind("loop", {"rate_per_s": _POSITIVE}),
-        "stuck": Kind("loop"),
-        "refuse_write": Kind("loop"),
-        "clamp_write": Kind("loop", _RANGE),
-        "stop": Kind("device"),
-        "heartbeat_freeze": Kind("device"),
-        LinkFault.CABLE_CUT.value: Kind("link"),
-        LinkFault.RESET.value: Kind("link", is_event=True),
-        LinkFault.REFUSE.value: Kind("link"),
-        LinkFault.DELAY.value: Kind(
-            "link", {"delay_ms": _NOT_NEGATIVE}, {"jitter_ms": Span(low=0.0, default=0.0)}
+        "freeze": Kind("sensor", "shows the value of the beginning"),
+        "bias": Kind("sensor", "is off by size", {"size": _any("tag difference")}),
+        "drift": Kind("sensor", "is off by more and more", {"rate_per_s": _any("tag per s")}),
+        "spike": Kind(
+            "sensor",
+            "is off by size, up or down, in a scan now and then",
+            {"size": _any("tag difference")},
+            {"probability": _ALWAYS},
         ),
-        LinkFault.DROP.value: Kind("link", {"probability": _CHANCE}),
-        LinkFault.HALF_OPEN.value: Kind("link"),
+        "nan": Kind("sensor", "shows no number; the tag must be a real number"),
+        "out_of_range": Kind(
+            "sensor", "shows a value outside the tag's range", {"value": _any("tag")}
+        ),
+        "quantise": Kind("sensor", "shows whole steps only", {"step": _positive("tag difference")}),
+        "late": Kind("quality", "results arrive later", {"delay_s": _positive("s")}),
+        "missing": Kind("quality", "results never arrive", {}, {"probability": _ALWAYS}),
+        "swapped": Kind("quality", "two bottles exchange their labels"),
+        "lab_outlier": Kind(
+            "quality", "results are off by so many standard deviations", {"sigmas": _positive()}
+        ),
+        "mode_flip": Kind("loop", "the operator keeps the loop in LOCAL"),
+        "stiction": Kind("loop", "the valve sticks, and jumps", {"band": _positive("output")}),
+        "deadband": Kind("loop", "small changes do not move it", {"size": _positive("output")}),
+        "saturation": Kind("loop", "the valve moves in this range only", _OUTPUT_RANGE),
+        "rate_limit": Kind(
+            "loop", "the valve moves slowly", {"rate_per_s": _positive("output per s")}
+        ),
+        "stuck": Kind("loop", "the valve stays where it is"),
+        "refuse_write": Kind("loop", "the PLC does not take a new setpoint"),
+        "clamp_write": Kind(
+            "loop", "the PLC clamps setpoints to a part of its own range", _SETPOINT_RANGE
+        ),
+        "stop": Kind("device", "the PLC is in STOP"),
+        "heartbeat_freeze": Kind("device", "the PLC repeats an old heartbeat"),
+        LinkFault.CABLE_CUT.value: Kind(
+            "link", "bytes vanish both ways, and nobody answers who wants to connect"
+        ),
+        LinkFault.RESET.value: Kind(
+            "link", "open connections get an RST, new ones at their first byte", is_event=True
+        ),
+        LinkFault.REFUSE.value: Kind("link", "nobody listens; open connections are reset"),
+        LinkFault.DELAY.value: Kind(
+            "link",
+            "frames arrive late, both ways, in order; in real time",
+            {"delay_ms": Span("ms", low=0.0)},
+            {"jitter_ms": Span("ms", low=0.0, default=0.0)},
+        ),
+        LinkFault.DROP.value: Kind(
+            "link", "a frame is lost now and then, either way", {"probability": _CHANCE}
+        ),
+        LinkFault.HALF_OPEN.value: Kind(
+            "link", "connections open at the beginning go dead, new ones work"
+        ),
         LinkFault.MODBUS_EXCEPTION.value: Kind(
-            "link", {"code": _MODBUS_CODE}, {"probability": _ALWAYS}, "modbus"
+            "link",
+            "requests are refused and do not reach the PLC",
+            {"code": _MODBUS_CODE},
+            {"probability": _ALWAYS},
+            "modbus",
         ),
         LinkFault.S7_ERROR.value: Kind(
-            "link", {}, {"code": _S7_CODE, "probability": _ALWAYS}, "s7"
+            "link",
+            "reads and writes are refused and do not reach the PLC",
+            {},
+            {"code": _S7_CODE, "probability": _ALWAYS},
+            "s7",
         ),
-        LinkFault.BYTE_ORDER.value: Kind("link"),
-        LinkFault.WORD_ORDER.value: Kind("link"),
-        LinkFault.STALE_IMAGE.value: Kind("link"),
-        LinkFault.RECONNECT_STORM.value: Kind("link", {"period_ms": Span(low=1.0)}),
-        "parameter_drift": Kind("plant", {"factor": _POSITIVE}, is_event=True),
-        "feed_change": Kind("plant", {"to": _ANY}),
-        "gain_flip": Kind("plant"),
-        "kill": Kind("host", is_event=True),
-        "pause": Kind("host"),
-        "disk_full": Kind("host"),
-        "clock_step": Kind("host", {"step_s": _ANY}),
-        "cpu_load": Kind("host", {}, {"workers": Span(1, 64, whole=True)}),
+        LinkFault.BYTE_ORDER.value: Kind(
+            "link", "read values arrive with the bytes of each word swapped"
+        ),
+        LinkFault.WORD_ORDER.value: Kind(
+            "link", "read values arrive with their 16-bit words reversed"
+        ),
+        LinkFault.STALE_IMAGE.value: Kind("link", "reads repeat what they gave before the fault"),
+        LinkFault.RECONNECT_STORM.value: Kind(
+            "link",
+            "every connection is reset, again and again",
+            {"period_ms": Span("ms", low=1.0)},
+        ),
+        "parameter_drift": Kind(
+            "plant",
+            "the parameter goes linearly to factor times its value, and stays there",
+            {"factor": _positive()},
+            is_event=True,
+        ),
+        "feed_change": Kind(
+            "plant", "an input that no loop drives is changed", {"to": _any("plant input")}
+        ),
+        "gain_flip": Kind("plant", "an input acts the other way round"),
+        "kill": Kind("host", "the control process ends, and is started again", is_event=True),
+        "pause": Kind("host", "the control process stands still"),
+        "disk_full": Kind("host", "the journal cannot be written"),
+        "clock_step": Kind(
+            "host", "the controller's clock is wrong by so much", {"step_s": _any("s")}
+        ),
+        "cpu_load": Kind(
+            "host",
+            "others take the processor; without workers all of it",
+            {},
+            {"workers": Span(low=1, high=64, whole=True)},
+        ),
     }
 )
+"""The one table of fault types: the schema, the documentation and the swarm are made from it."""
 
 _EVERY_TIER: Final[frozenset[Tier]] = frozenset(("virtual", "wire", "realtime"))
 # The virtual tier runs the controller inside its own process, which nothing may kill or starve.
@@ -181,22 +210,7 @@ TIERS_OF: Final[Mapping[str, frozenset[Tier]]] = MappingProxyType(
 class Fault:
     """One fault: `type` acts on `target` from `at_s` to `until_s`, seconds of scenario time.
 
-    sensor, on a measured tag, in its unit: freeze, bias `size`, drift `rate_per_s`, spike `size`
-        (with a `probability` per scan), nan, out_of_range `value`, quantise `step`. What does not
-        fit the type of the tag ends at its largest value; nan needs a real number.
-    quality, on a lab source, of the samples drawn while it lasts: late `delay_s`, missing
-        (`probability`), swapped (two bottles exchange their labels), lab_outlier `sigmas`.
-    loop, on a slave loop: mode_flip (the operator keeps it in LOCAL). On its valve, in output
-        units: stiction `band`, deadband `size`, saturation `low` `high`, rate_limit `rate_per_s`,
-        stuck. On its setpoint, in its unit: refuse_write, clamp_write `low` `high`.
-    device, on a PLC: stop, heartbeat_freeze.
-    link, on a PLC: cable_cut, reset, refuse, delay `delay_ms` (`jitter_ms`; of real time), drop
-        `probability`, half_open, modbus_exception `code` (`probability`), s7_error (`code`,
-        `probability`), byte_order, word_order, stale_image, reconnect_storm `period_ms`.
-    plant: parameter_drift `factor` of a parameter (linear until the end, then it stays),
-        feed_change `to` of an input that no loop drives, gain_flip of an input (its effect around
-        its value at the beginning is reversed).
-    host, on `controller`: kill, pause, disk_full, clock_step `step_s`, cpu_load (`workers`).
+    What a type does, on which target, with which arguments: `KINDS`.
     """
 
     at_s: float
@@ -236,6 +250,13 @@ def check_fault(fault: Fault, where: Where) -> None:
     _check_times(fault, KINDS[fault.type], where)
 
 
+def kind_of(fault_type: str, where: Where) -> Kind:
+    """Raises ScenarioError for an unknown type; it proposes the nearest."""
+    if fault_type not in KINDS:
+        raise unknown_name("fault type", fault_type, KINDS, where("type"))
+    return KINDS[fault_type]
+
+
 def check_arguments(fault_type: str, args: Mapping[str, float], where: Where) -> None:
     """What a fault is told beside its target and its times.
 
@@ -243,9 +264,7 @@ def check_arguments(fault_type: str, args: Mapping[str, float], where: Where) ->
         ScenarioError: an unknown type or argument (the nearest known one is named), an argument
             that is missing or outside its range.
     """
-    kind = KINDS.get(fault_type)
-    if kind is None:
-        raise unknown_name("fault type", fault_type, KINDS, where("type"))
+    kind = kind_of(fault_type, where)
     spans = kind.arguments
     for name in args:
         if name not in spans:

@@ -275,7 +275,7 @@ class _TargetCheck:
     def __call__(self, fault: Fault, where: Where) -> None:
         lane = fault.lane
         if lane == "plant":
-            self._check_plant(fault, where)
+            check_in_world(fault, self.plc, self.sensors, where)
             return
         known: Mapping[str, Collection[str]] = {
             "sensor": self.plc.measured_tags,
@@ -294,61 +294,77 @@ class _TargetCheck:
                 where=where("type"),
                 mend="Run the scenario there, or leave the fault out",
             )
-        if fault.type == "clamp_write":
-            self._check_clamp(fault, where)
-        if fault.type in ("nan", "out_of_range"):
-            self._check_published(fault, where)
+        check_in_world(fault, self.plc, self.sensors, where)
         if lane == "link" and (driver := self.drivers.get(fault.target)) is not None:
             check_driver(fault.type, driver, fault.target, where)
 
-    def _check_published(self, fault: Fault, where: Where) -> None:
-        value = fault.args.get("value", math.nan)
-        if objection := self.sensors.objection(fault.target, value):
-            raise ScenarioError(
-                objection,
-                where=where("target") if math.isnan(value) else where("args", "value"),
-                mend="Take another tag, another value or another fault",
-            )
 
-    def _check_clamp(self, fault: Fault, where: Where) -> None:
-        low, high = self.plc.setpoint_range(fault.target)
-        inside = low <= fault.args["low"] and fault.args["high"] <= high
-        if not inside or (fault.args["low"], fault.args["high"]) == (low, high):
-            raise ScenarioError(
-                f"[{fault.args['low']:g}, {fault.args['high']:g}] is no tighter clamp on "
-                f"{fault.target} than the PLC's own",
-                where=where("args"),
-                mend=f"Take a part of [{low:g}, {high:g}]",
-            )
+def check_in_world(fault: Fault, plc: FaultyPlc, sensors: FaultySensors, where: Where) -> None:
+    """What only the plant, the loops and the transmitters know about a fault on one of them.
 
-    def _check_plant(self, fault: Fault, where: Where) -> None:
-        plant, target, here = self.plc.upsets, fault.target, where("target")
-        if fault.type == "parameter_drift":
-            if target not in plant.parameters:
-                raise not_offered(
-                    plant.plant_name, "parameter", target, plant.parameters, where("target")
-                )
-            if plant.parameters[target] == 0.0:
-                raise ScenarioError(
-                    f"{target} of {plant.plant_name} is 0, and no factor moves it",
-                    where=here,
-                    mend="Drift another parameter",
-                )
-            return
-        if target not in plant.inputs:
-            raise not_offered(plant.plant_name, "input", target, plant.inputs, here)
-        if fault.type == "gain_flip":
-            return
-        if target not in plant.free_inputs:
+    Raises:
+        ScenarioError: the plant has no such parameter or input, or a value that is shown, clamped
+            or fed means nothing there.
+    """
+    if fault.lane == "plant":
+        check_plant_fault(fault, plc.upsets, where)
+    elif fault.type == "clamp_write":
+        _check_clamp(fault, plc, where)
+    elif fault.type in ("nan", "out_of_range"):
+        _check_published(fault, sensors, where)
+
+
+def _check_published(fault: Fault, sensors: FaultySensors, where: Where) -> None:
+    value = fault.args.get("value", math.nan)
+    if objection := sensors.objection(fault.target, value):
+        raise ScenarioError(
+            objection,
+            where=where("target") if math.isnan(value) else where("args", "value"),
+            mend="Take another tag, another value or another fault",
+        )
+
+
+def _check_clamp(fault: Fault, plc: FaultyPlc, where: Where) -> None:
+    low, high = plc.setpoint_range(fault.target)
+    inside = low <= fault.args["low"] and fault.args["high"] <= high
+    if not inside or (fault.args["low"], fault.args["high"]) == (low, high):
+        raise ScenarioError(
+            f"[{fault.args['low']:g}, {fault.args['high']:g}] is no tighter clamp on "
+            f"{fault.target} than the PLC's own",
+            where=where("args"),
+            mend=f"Take a part of [{low:g}, {high:g}]",
+        )
+
+
+def check_plant_fault(fault: Fault, plant: FaultyPlant, where: Where) -> None:
+    """Raises ScenarioError where the plant has no such parameter or input, or cannot be so."""
+    target, here = fault.target, where("target")
+    if fault.type == "parameter_drift":
+        if target not in plant.parameters:
+            raise not_offered(
+                plant.plant_name, "parameter", target, plant.parameters, where("target")
+            )
+        if plant.parameters[target] == 0.0:
             raise ScenarioError(
-                f"the plant input {target} is the output of a loop, not a feed",
+                f"{target} of {plant.plant_name} is 0, and no factor moves it",
                 where=here,
-                mend=f"Change one of: {', '.join(plant.free_inputs) or 'there is none'}",
+                mend="Drift another parameter",
             )
-        spec, to = plant.inputs[target], fault.args["to"]
-        if not spec.low <= to <= spec.high:
-            raise ScenarioError(
-                f"{target} cannot change to {to:g} {spec.unit}",
-                where=where("args", "to"),
-                mend=f"It means something from {spec.low:g} to {spec.high:g} {spec.unit}",
-            )
+        return
+    if target not in plant.inputs:
+        raise not_offered(plant.plant_name, "input", target, plant.inputs, here)
+    if fault.type == "gain_flip":
+        return
+    if target not in plant.free_inputs:
+        raise ScenarioError(
+            f"the plant input {target} is the output of a loop, not a feed",
+            where=here,
+            mend=f"Change one of: {', '.join(plant.free_inputs) or 'there is none'}",
+        )
+    spec, to = plant.inputs[target], fault.args["to"]
+    if not spec.low <= to <= spec.high:
+        raise ScenarioError(
+            f"{target} cannot change to {to:g} {spec.unit}",
+            where=where("args", "to"),
+            mend=f"It means something from {spec.low:g} to {spec.high:g} {spec.unit}",
+        )

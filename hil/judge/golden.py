@@ -25,10 +25,10 @@ from hil.judge.golden_file import (
 )
 from hil.judge.verdict import Check
 from hil.scenario.parts import Golden, Tube
+from hil.scenario.signals import PREFIXES
 from hil.temporal.evaluate import increases
 from hil.temporal.windows import Spans, largest, smallest, standing_rows
 
-_PREFIXES = ("", "y.", "sp.", "u.", "cv.")
 MODES = "modes"
 
 
@@ -46,7 +46,7 @@ def golden_signals(history: History, spec: Golden) -> dict[str, Tube]:
     for name, tube in spec.tubes.items():
         if "*" in name:
             continue
-        column = next((p + name for p in _PREFIXES if p + name in history.columns), None)
+        column = next((p + name for p in PREFIXES if p + name in history.columns), None)
         if column is None:
             raise ScenarioError(
                 f"the run has no signal {name}",

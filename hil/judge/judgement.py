@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 
 from controller.errors import ScenarioError
 from controller.settings.problems import suggestion
-from hil.history import CYCLE_COLUMNS, History
+from hil.history import History
 from hil.judge.golden import golden_checks, golden_diff, golden_run
 from hil.judge.golden_file import RunIdentity, read_golden, write_golden
 from hil.judge.mode_trace import mode_trace_check
 from hil.judge.temporal_check import bound_check, temporal_check
 from hil.judge.verdict import Check, Verdict, judge
 from hil.scenario.parts import Scenario
+from hil.scenario.signals import no_signal, signals_of
 from hil.temporal.evaluate import parse
 
 
@@ -47,7 +48,6 @@ def check_signals(scenario: Scenario, outputs: Collection[str], inputs: Collecti
     Raises:
         ScenarioError: a name that no signal of the run will have; the nearest is proposed.
     """
-    settings = scenario.settings
     for profile in scenario.profiles:
         if profile.input not in inputs:
             raise ScenarioError(
@@ -55,22 +55,24 @@ def check_signals(scenario: Scenario, outputs: Collection[str], inputs: Collecti
                 where=f"{scenario.path} profiles",
                 mend=suggestion(profile.input, list(inputs)),
             )
-    known = [
-        *(f"y.{name}" for name in outputs),
-        *(f"u.{name}" for name in inputs),
-        *(f"sp.{mv.name}" for mv in settings.manipulated),
-        *(f"{kind}.{cv.output}" for kind in ("cv", "wanted") for cv in settings.controlled),
-        *CYCLE_COLUMNS,
-    ]
+    known = signals_of(scenario, outputs, inputs)
     for temporal in scenario.temporal:
         parse(temporal.formula).check_names(known)
     for bound in scenario.bounds:
         if bound.signal not in known:
-            raise ScenarioError(
-                f"the run has no signal {bound.signal}",
-                where=f"{scenario.path} assertions",
-                mend=suggestion(bound.signal, known),
-            )
+            raise no_signal(bound.signal, known, f"{scenario.path} assertions")
+    check_golden(scenario)
+
+
+def check_golden(scenario: Scenario) -> None:
+    """Raises ScenarioError where the golden run is missing that this one is to be held against."""
+    golden = scenario.golden
+    if golden is not None and not golden.file.is_file():
+        raise ScenarioError(
+            f"there is no golden run {golden.file}",
+            where=golden.where,
+            mend="Make it with --update-golden and commit it",
+        )
 
 
 def update_golden(scenario: Scenario, history: History, kpis: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from controller.errors import ScenarioError
+from controller.errors import JournalError
 from hil.judge.verdict import Check, Verdict
 from hil.whole_file import write_whole
 
@@ -27,7 +27,10 @@ class TimedVerdict(NamedTuple):
 
 
 def write_junit(
-    runs: Sequence[TimedVerdict], path: Path, errors: Mapping[str, str] | None = None
+    runs: Sequence[TimedVerdict],
+    path: Path,
+    errors: Mapping[str, str] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> None:
     """Write one test suite with one test case per run; every KPI is a property of its case.
 
@@ -36,23 +39,26 @@ def write_junit(
 
     Args:
         errors: by run, why it came to no verdict.
+        left_out: by run, why it was not begun.
 
     Raises:
-        ScenarioError: the file cannot be written.
+        JournalError: the file cannot be written.
     """
-    suite = _suite(runs, errors or {})
+    suite = _suite(runs, errors or {}, left_out or {})
     ElementTree.indent(suite)
     try:
         write_whole(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
     except OSError as error:
-        raise ScenarioError(
+        raise JournalError(
             f"the JUnit file cannot be written: {error.strerror}",
             where=str(path),
-            mend="Name a place that can be written",
+            mend="Make room, or name a place that can be written",
         ) from error
 
 
-def _suite(runs: Sequence[TimedVerdict], errors: Mapping[str, str]) -> Element:
+def _suite(
+    runs: Sequence[TimedVerdict], errors: Mapping[str, str], left_out: Mapping[str, str]
+) -> Element:
     repeated = Counter((run.verdict.tier, run.verdict.scenario) for run in runs)
     cases = [
         _case(run, named_by_seed=repeated[run.verdict.tier, run.verdict.scenario] > 1)
@@ -61,16 +67,17 @@ def _suite(runs: Sequence[TimedVerdict], errors: Mapping[str, str]) -> Element:
     suite = Element(
         "testsuite",
         name="loopwright",
-        tests=str(len(cases) + len(errors)),
+        tests=str(len(cases) + len(errors) + len(left_out)),
         failures=str(sum(case.find("failure") is not None for case in cases)),
         errors=str(len(errors)),
-        skipped=str(sum(case.find("skipped") is not None for case in cases)),
+        skipped=str(sum(case.find("skipped") is not None for case in cases) + len(left_out)),
         time=f"{sum(run.seconds for run in runs):.3f}",
     )
     suite.extend(cases)
-    for name, text in errors.items():
-        case = SubElement(suite, "testcase", classname="loopwright.hil", name=_allowed(name))
-        SubElement(case, "error", type="error", message=_allowed(text))
+    for kind, told in (("error", errors), ("skipped", left_out)):
+        for name, text in told.items():
+            case = SubElement(suite, "testcase", classname="loopwright.hil", name=_allowed(name))
+            SubElement(case, kind, type=kind, message=_allowed(text))
     return suite
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def kpis(
     scenario = replace(
         scenario, judge_from_s=min(scenario.judge_from_s, history.columns["time_s"][-1])
     )
-    found |= modes(scenario.settings, history)
+    found |= modes(scenario.settings, history, scenario.duration_s)
     found |= variables(scenario.settings, history)
     found |= speed(history)
     found |= tracking(scenario, history)
@@ -75,8 +76,8 @@ def _economy(economics: Economics, scenario: Scenario, history: History) -> dict
         "profit_before": _mean_in(profit, seconds, economics.before_s),
         "profit_end": _mean_in(profit, seconds, economics.end_s),
     }
-    best = optimum(economics, history, -1, scenario)
-    first = optimum(economics, history, 0, scenario)
+    best = optimum(economics, history, -1, scenario.path.parent)
+    first = optimum(economics, history, 0, scenario.path.parent)
     if best is not None and first is not None:
         found["profit_optimum"] = best
         found["gap_end"] = (best - found["profit_end"]) / abs(best)
@@ -84,23 +85,21 @@ def _economy(economics: Economics, scenario: Scenario, history: History) -> dict
     return found
 
 
-def optimum(economics: Economics, history: History, row: int, scenario: Scenario) -> float | None:
-    """Profit at the plant's true optimum for the plant inputs in a row of the history."""
+def optimum(economics: Economics, history: History, row: int, folder: Path) -> float | None:
+    """Profit at the plant's true optimum for the plant inputs in a row of the history.
+
+    Args:
+        folder: of the scenario, where an optimum that is a file lies.
+    """
     if not economics.optimum_ref:
         return None
-    factory = find_factory(economics.optimum_ref, scenario.path.parent)
+    factory = find_factory(economics.optimum_ref, folder)
     inputs = {
         name: round(history.columns[f"u.{name}"][row], 9) for name in economics.optimum_inputs
     }
     arguments: dict[str, Any] = {**economics.optimum_arguments, **inputs}
     result = factory(**arguments)
     return float(getattr(result, "profit", result))  # pyright: ignore[reportArgumentType]
-
-
-def profit_series(scenario: Scenario, history: History) -> Column | None:
-    if scenario.economics is None:
-        return None
-    return series(scenario.economics.profit, history)
 
 
 def _mean_in(values: Column, seconds: Column, window: tuple[float, float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,18 +11,36 @@ import numpy as np
 from controller.cycle.mode import Mode
 from controller.settings import Settings
 from hil.history import Column, History
-from hil.kpi.series import durations_s
+from hil.kpi.series import Standing, standing
 
 RUNGS = ("tree", "rti", "condensed", "sqp", "ipopt", "shifted", "lqr", "hold")
 FALLBACKS = frozenset({"shifted", "lqr", "hold"})
 """Rungs that do not optimize: an older plan, a linear law, no move."""
+ABSENT = "absent"
+"""The mode of the time without a cycle: the controller was killed, stopped or too late."""
 
 
-def modes(settings: Settings, history: History) -> dict[str, float]:
-    """Shares, seconds and changes of modes; cycles and refusals of each rung of the ladder."""
-    modes, rungs = history.texts["mode"], history.texts["rung"]
-    found = {f"share_{mode.lower()}": count / len(modes) for mode, count in Counter(modes).items()}
+def mode_shares(modes: Sequence[str], stood: Standing) -> dict[str, float]:
+    """Shares of the run's time by mode, and of the time without a cycle where there was any."""
+    in_mode = np.array(modes)
+    spent_s = {mode: float(np.sum(stood.rows_s[in_mode == mode])) for mode in sorted(set(modes))}
+    if stood.absent_s > 0.0:
+        spent_s[ABSENT] = stood.absent_s
+    whole_s = sum(spent_s.values())
+    found = {f"share_{mode.lower()}": each_s / whole_s for mode, each_s in spent_s.items()}
     found["active_share"] = found.get("share_active", 0.0)
+    return found
+
+
+def modes(settings: Settings, history: History, end_s: float) -> dict[str, float]:
+    """Shares, seconds and changes of modes; cycles and refusals of each rung of the ladder.
+
+    Args:
+        end_s: when the run was over, seconds of scenario time.
+    """
+    modes, rungs = history.texts["mode"], history.texts["rung"]
+    stood = standing(history.column("time_s"), settings.cycle_s, end_s)
+    found = mode_shares(modes, stood)
     entered = Counter(b for a, b in pairwise(modes) if a != b)
     found["sheds"] = float(entered["SHED"])
     found["activations"] = float(entered["ACTIVE"])
@@ -30,10 +49,11 @@ def modes(settings: Settings, history: History) -> dict[str, float]:
     if "refused" in history.texts:
         refused = _listed(history.texts["refused"])
         found |= {f"solve_failures.{rung}": float(refused[rung]) for rung in RUNGS}
-    lasted_s = durations_s(history, settings.cycle_s)
+    lasted_s = stood.rows_s
     in_mode = np.array(modes)
     for mode in Mode:
         found[f"time_in.{mode.lower()}"] = float(np.sum(lasted_s[in_mode == mode]))
+    found[f"time_in.{ABSENT}"] = stood.absent_s
     fallback = (in_mode == Mode.SHED) | np.isin(np.array(rungs), list(FALLBACKS))
     found["fallback_s"] = float(np.sum(lasted_s[fallback]))
     return found

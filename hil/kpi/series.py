@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import casadi as ca
 import numpy as np
 
@@ -34,7 +36,24 @@ def series(text: str, history: History) -> Column:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def durations_s(history: History, cycle_s: float) -> Column:
-    """How long each row stands: until the next one, the last for a cycle."""
+class Standing(NamedTuple):
+    """How long each row stands, and for how long none does (the controller is absent), s."""
+
+    rows_s: Column
+    absent_s: float
+
+
+MISSED = 1.5
+"""Periods after which a cycle that has not come was missed; as the loop counts them."""
+
+
+def standing(time_s: Column, cycle_s: float, end_s: float) -> Standing:
+    """A row stands until the next one; for a cycle only where the next one was missed.
+
+    What is before the first row, between rows and after the last one up to `end_s` is absence.
+    """
     # A clock that is set back makes no time.
-    return np.append(np.maximum(np.diff(history.column("time_s")), 0.0), cycle_s)
+    gaps_s = np.maximum(np.diff(np.append(time_s, end_s)), 0.0)
+    rows_s = np.where(gaps_s > MISSED * cycle_s, cycle_s, gaps_s)
+    late_s = float(time_s[0]) if time_s[0] > (MISSED - 1.0) * cycle_s else 0.0
+    return Standing(rows_s, late_s + float(np.sum(gaps_s - rows_s)))

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from controller.signal import NS_PER_S
-from hil.report.series import Column, Span, decimate
+from hil.report.series import Column, Span, broken, decimate
 
 # Stand-ins that the SVG is drawn with, and the CSS variables that replace them. Grey is normal;
 # colour is for what deserves attention, and never alone: a dash, a hatch or a word goes with it.
 INK, MUTED, GRID = "#101112", "#707172", "#d0d1d2"
 FILL, FILL_DARK = "#c0c1c2", "#a0a1a2"
 TRUTH, TARGET, LAB, FAN = "#206090", "#108060", "#805010", "#7040a0"
-WARN, BAD = "#b07010", "#c02020"
+WARN, BAD, FAULT = "#b07010", "#c02020", "#506878"
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -39,8 +39,9 @@ _VARIABLES = {
     FAN: "fan",
     WARN: "warn",
     BAD: "bad",
+    FAULT: "fault",
 }
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 11.0, 1.15, 0.25, 0.34, 0.50  # inches
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 11.0, 1.35, 0.25, 0.34, 0.50  # inches
 _STYLE: Any = {
     "svg.fonttype": "none",  # words stay words: small, searchable, and in the reader's font
     "text.parse_math": False,  # a name with two dollar signs is a name, not a formula
@@ -89,6 +90,7 @@ class TimeAxis:
         first_s, last_s: its ends, seconds since the start of the run.
         unit_s, label: seconds per unit of the axis, and its label.
         ticks: distance of its labels, in its unit; 0 leaves it to the drawing library.
+        step_s: of the lines, which break where a step was missed; 0: they never break.
         sheds: when control was given back to the PLC, seconds; shaded in every picture.
     """
 
@@ -98,6 +100,7 @@ class TimeAxis:
     label: str
     sheds: tuple[Span, ...]
     ticks: float = 0.0
+    step_s: float = 0.0
 
     def at(self, time_s: Column | Sequence[float]) -> Column:
         return np.asarray(time_s, dtype=np.float64) / self.unit_s
@@ -126,11 +129,15 @@ class TimeAxis:
     def line(self, axes: Axes, time_s: Column, value: Column, **style: Any) -> None:
         """A line of what a screen shows of a series; nothing where nothing is known."""
         if np.isfinite(value).any():
+            if self.step_s:
+                time_s, value = broken(time_s, value, self.step_s)
             time_s, value = decimate(time_s, value)
             axes.plot(self.at(time_s), value, **style)
 
 
-def time_axis(start_ns: int, duration_s: float, sheds: tuple[Span, ...]) -> TimeAxis:
+def time_axis(
+    start_ns: int, duration_s: float, sheds: tuple[Span, ...], step_s: float = 0.0
+) -> TimeAxis:
     """An axis in minutes, hours or days, whichever gives handy numbers."""
     unit_s, unit = 3600.0, "h"
     if duration_s < 2 * 3600:
@@ -143,7 +150,7 @@ def time_axis(start_ns: int, duration_s: float, sheds: tuple[Span, ...]) -> Time
     ticks = next((s for s in steps if duration_s / unit_s / s <= 16), 0.0)
     if duration_s / unit_s < 4:
         ticks = 0.0
-    return TimeAxis(0.0, duration_s, unit_s, label, sheds, ticks)
+    return TimeAxis(0.0, duration_s, unit_s, label, sheds, ticks, step_s)
 
 
 def short(text: str, letters: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, is_zipfile
@@ -20,8 +20,10 @@ from controller.historian.samples import Segment
 from controller.optimizer.expression import Expression, compile_expression
 from controller.settings import Settings
 from controller.signal import NS_PER_S
+from hil.faults.solver import ClockOffsets
 from hil.history import History
 from hil.report.series import Column
+from hil.world import START_NS
 
 # More fans than that hide the line they should explain.
 _FANS = 20
@@ -75,8 +77,11 @@ class Shaped(NamedTuple):
 class Recorded:
     """The journal as series over time; every column has one value per cycle, NaN where unknown.
 
+    Times are true ones: what a scenario has made the wall clock wrong by is taken off.
+
     Attributes:
         start_ns: time zero of every `…_s`, ns since epoch, UTC.
+        starts_s: when each segment began, by its first cycle.
         numbers: `cv.`, `cv_sigma.`, `wanted.` by CV; `in_use.`, `written.`, `resting.` by MV;
             `d.` by disturbance; `objective`; `busy_ms`.
         shaped: by limit, such as `xG high`, what the targets said of it.
@@ -86,6 +91,7 @@ class Recorded:
     segments: tuple[Segment, ...]
     start_ns: int
     maximise: Expression | None
+    starts_s: list[float] = field(default_factory=lambda: list[float]())
     time_s: Column = field(default_factory=lambda: np.zeros(0))
     numbers: dict[str, list[float]] = field(default_factory=lambda: dict[str, list[float]]())
     mode: list[str] = field(default_factory=lambda: list[str]())
@@ -100,6 +106,11 @@ class Recorded:
 
     def column(self, name: str) -> Column:
         return np.array(self.numbers[name], dtype=np.float64)
+
+    @property
+    def begun_s(self) -> float:
+        """Scenario time of the first cycle."""
+        return (self.start_ns - START_NS) / NS_PER_S
 
     @property
     def duration_s(self) -> float:
@@ -118,7 +129,11 @@ def read_journal(directory: Path) -> Recorded:
         if not segments:
             raise _empty(directory)
         settings = _settings(directory, segments[-1])
-        first_ns, last_ns = _extent(reader, segments, directory)
+        events = list(reader.events())
+        offsets = ClockOffsets()
+        for event in events:
+            offsets.hear(event.body)
+        first_ns, last_ns = _extent(reader, segments, offsets, directory)
         maximise = compile_expression(settings.optimizer.maximise) if settings.optimizer else None
         recorded = Recorded(settings, segments, first_ns, maximise)
         fan_every_ns = max(
@@ -126,20 +141,25 @@ def read_journal(directory: Path) -> Recorded:
             round(settings.mpc.step_s * settings.mpc.horizon * NS_PER_S),
         )
         times: list[int] = []
+        true_ns: dict[tuple[int, int], int] = {}
         next_fan_ns = first_ns
         for segment in segments:
+            begun = len(times)
             for row in reader.cycles(segment.segment):
                 if row.record is None:
                     continue
                 record = _decoded(row, directory)
-                times.append(row.time_ns)
+                time_ns = row.time_ns - offsets.at(segment.segment, row.cycle)
+                true_ns[row.cycle, row.time_ns] = time_ns
+                times.append(time_ns)
                 _append(recorded, record)
-                if row.time_ns >= next_fan_ns and _add_fan(recorded, record):
-                    next_fan_ns = row.time_ns + fan_every_ns
+                if time_ns >= next_fan_ns and _add_fan(recorded, record, time_ns):
+                    next_fan_ns = time_ns + fan_every_ns
+            recorded.starts_s += [(t - first_ns) / NS_PER_S for t in times[begun : begun + 1]]
         if not times:
             raise _empty(directory)
         recorded.time_s = (np.array(times) - first_ns) / NS_PER_S
-        _read_events(recorded, list(reader.events()))
+    _read_events(recorded, _true_times(events, true_ns))
     return recorded
 
 
@@ -208,14 +228,32 @@ def _settings(directory: Path, segment: Segment) -> Settings:
 
 
 def _extent(
-    reader: JournalReader, segments: tuple[Segment, ...], directory: Path
+    reader: JournalReader, segments: tuple[Segment, ...], offsets: ClockOffsets, directory: Path
 ) -> tuple[int, int]:
-    """Time of the first and of the last cycle, ns since epoch."""
-    first = next((row for s in segments for row in reader.cycles(s.segment)), None)
-    last = next((r for s in reversed(segments) if (r := reader.last_record(s.segment))), None)
+    """True time of the first and of the last cycle, ns since epoch."""
+    first = next(((s, row) for s in segments for row in reader.cycles(s.segment)), None)
+    last = next(((s, r) for s in reversed(segments) if (r := reader.last_record(s.segment))), None)
     if first is None or last is None:
         raise _empty(directory)
-    return first.time_ns, last.time_ns
+    found = [row.time_ns - offsets.at(s.segment, row.cycle) for s, row in (first, last)]
+    return found[0], found[1]
+
+
+def _true_times(events: list[Event], true_ns: Mapping[tuple[int, int], int]) -> list[Event]:
+    """The events with the times at which they happened; what came from outside has them.
+
+    Args:
+        true_ns: by cycle and time on the controller's wall clock, which may be wrong.
+    """
+    found: list[Event] = []
+    offset_ns = 0
+    for event in events:
+        known = true_ns.get((event.body.get("cycle", -1), event.time_ns))
+        if known is not None:
+            offset_ns = event.time_ns - known
+        own = event.kind not in (QUALITY_RESULT, QUALITY_CORRECTION, "command")
+        found.append(replace(event, time_ns=event.time_ns - offset_ns) if own else event)
+    return found
 
 
 def _decoded(row: CycleRow, directory: Path) -> dict[str, Any]:
@@ -292,7 +330,7 @@ def _objective(
         return _NAN
 
 
-def _add_fan(recorded: Recorded, record: Mapping[str, Any]) -> bool:
+def _add_fan(recorded: Recorded, record: Mapping[str, Any], time_ns: int) -> bool:
     """Keep the plan of this cycle for display, if it is a freshly solved one."""
     plan, estimate = record["plan"], record["estimate"]
     if not plan or not estimate or plan["age"] != 0 or not plan["prediction"]:
@@ -305,8 +343,7 @@ def _add_fan(recorded: Recorded, record: Mapping[str, Any]) -> bool:
         ahead = [row[index] for row in plan["prediction"]]
         cv[item.output] = [estimate["y"][index], *ahead]
     mv = {m.name: [row[i] for row in plan["moves"]] for i, m in enumerate(settings.manipulated)}
-    time_s = (record["time_ns"] - recorded.start_ns) / NS_PER_S
-    recorded.fans.append(Fan(time_s, cv, mv))
+    recorded.fans.append(Fan((time_ns - recorded.start_ns) / NS_PER_S, cv, mv))
     return True
 
 
@@ -336,6 +373,9 @@ def _read_events(recorded: Recorded, events: list[Event]) -> None:
                 sigma,
                 fate if result["valid"] else "invalid",
             )
+    for number, start_s in enumerate(recorded.starts_s[1:], 2):
+        recorded.entries.append(Entry(start_s, f"the controller has started again: start {number}"))
+    recorded.entries.sort(key=lambda entry: entry.time_s)
     recorded.lab = sorted(lab.values(), key=lambda sample: sample.drawn_s)
     for event in events:
         if event.kind == PROPOSAL:
@@ -344,6 +384,6 @@ def _read_events(recorded: Recorded, events: list[Event]) -> None:
             fate = said.get(name, "came after the last cycle")
             recorded.advised.append(
                 Advised(
-                    since(body["time_ns"]), name, body["targets"], body["gain"], body["why"], fate
+                    since(event.time_ns), name, body["targets"], body["gain"], body["why"], fate
                 )
             )

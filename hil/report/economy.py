@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
-from controller.errors import ModelError, ScenarioError, SettingsError
-from controller.settings import Settings
-from controller.settings.yaml_core import decode, read
+from controller.errors import ModelError
 from hil.history import History
-from hil.kpi.kpis import optimum, profit_series
+from hil.kpi.kpis import optimum
+from hil.kpi.series import series
 from hil.report.series import Column, plateaus
-from hil.scenario import Scenario, load_scenario
+from hil.scenario.load import load_economics
+from hil.scenario.parts import Economics
 
 # An optimum costs a second or two; a story has few levels of feed, price or load.
 _LEVELS = 4
@@ -43,72 +41,33 @@ class Earnings:
     note: str = ""
 
 
-def earnings(path: Path, settings: Settings, history: History) -> Earnings | None:
+def earnings(path: Path, history: History, folder: Path) -> Earnings | None:
     """What the scenario's economics say of a history; None where it has no economics.
 
     Args:
         path: the copy of the scenario beside the journal.
-        settings: of the run, from its journal.
+        folder: where the scenario lay when it ran; an optimum that is a file is looked for there.
 
     Raises:
-        ScenarioError: the copy is no scenario.
+        ScenarioError: the copy is missing or no scenario.
     """
+    economics = load_economics(path)
+    if economics is None:
+        return None
     try:
-        scenario = reload_scenario(path, settings)
-    except SettingsError as error:
+        profit = series(economics.profit, history)
+    except ModelError as error:
         nothing = np.full(len(history), np.nan)
         return Earnings(nothing, "", (), f"True profit is left out: {error.what}")
-    profit = profit_series(scenario, history)
-    if scenario.economics is None or profit is None:
-        return None
-    unit = scenario.economics.unit
     try:
-        return Earnings(profit, unit, _levels(scenario, history))
-    except (ModelError, ArithmeticError, KeyError, TypeError, ValueError) as error:
-        # A foreign optimum may fail in any of these ways; the rest of the report stands.
-        return Earnings(profit, unit, (), f"The plant's optimum is not known: {error}")
+        return Earnings(profit, economics.unit, _levels(economics, history, folder))
+    except Exception as error:  # noqa: BLE001
+        # An optimum is foreign code and may fail in any way; the rest of the report stands.
+        return Earnings(profit, economics.unit, (), f"The plant's optimum is not known: {error}")
 
 
-def reload_scenario(path: Path, settings: Settings) -> Scenario:
-    """The scenario of a run, from its copy; its application is the one kept in the journal.
-
-    Raises:
-        ScenarioError: the copy is missing or is no scenario.
-        SettingsError: the application needs files that are not here, such as a model of its own.
-    """
-    try:
-        document = read(path, decode(path, path.read_bytes()))
-    except OSError as error:
-        raise ScenarioError(
-            f"cannot be read: {error.strerror}", where=str(path), mend="Restore the file"
-        ) from error
-    except SettingsError as error:
-        raise ScenarioError(error.what, where=error.where, mend=error.mend) from error
-    if not isinstance(document.data, dict):
-        raise _no_scenario(path, "it is not a section with keys")
-    # The copy lies apart from the application that it names by a relative path, so both are laid
-    # side by side once more. JSON is YAML without any ambiguity.
-    with TemporaryDirectory() as folder:
-        application = Path(folder) / "application.yaml"
-        application.write_text(settings.text, encoding="utf-8")
-        copy = Path(folder) / path.name
-        data = {**document.data, "application": application.name}
-        copy.write_text(json.dumps(data), encoding="utf-8")
-        try:
-            return load_scenario(copy)
-        except ScenarioError as error:
-            raise _no_scenario(path, error.what) from error
-
-
-def _no_scenario(path: Path, what: str) -> ScenarioError:
-    return ScenarioError(
-        what, where=str(path), mend="Correct the file, or remove it to leave the optimum out"
-    )
-
-
-def _levels(scenario: Scenario, history: History) -> tuple[OptimumLevel, ...]:
-    economics = scenario.economics
-    if economics is None or not economics.optimum_ref:
+def _levels(economics: Economics, history: History, folder: Path) -> tuple[OptimumLevel, ...]:
+    if not economics.optimum_ref:
         return ()
     inputs = [np.round(history.column(f"u.{name}"), 6) for name in economics.optimum_inputs]
     rows = list(zip(*(values.tolist() for values in inputs), strict=True))
@@ -118,7 +77,7 @@ def _levels(scenario: Scenario, history: History) -> tuple[OptimumLevel, ...]:
     found: list[OptimumLevel] = []
     for first, last in plateaus(rows, _LEVELS):
         if rows[first] not in known:
-            known[rows[first]] = optimum(economics, history, first, scenario)
+            known[rows[first]] = optimum(economics, history, first, folder)
         best = known[rows[first]]
         if best is not None:
             found.append(OptimumLevel(seconds[first], seconds[last], best))

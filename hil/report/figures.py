@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from controller.settings.application import Controlled, Manipulated
-from controller.signal import NS_PER_S
 from hil.history import History
 from hil.report.axes import axis_label, range_words, scale_to, shade_limits
 from hil.report.canvas import (
@@ -32,9 +31,9 @@ from hil.report.canvas import (
 )
 from hil.report.data import LabSample, Recorded
 from hil.report.economy import Earnings
-from hil.report.lanes import lanes
+from hil.report.lanes import felt_faults, lanes
 from hil.report.series import Column, spans
-from hil.world import START_NS
+from hil.report.story import Story
 
 _PANEL = 2.5  # height in inches
 _ESTIMATE: dict[str, Any] = {"color": INK, "linewidth": 1.4}
@@ -43,19 +42,25 @@ _FAN: dict[str, Any] = {"color": FAN, "linewidth": 1.5, "dashes": (1, 1), "zorde
 
 
 def charts(
-    recorded: Recorded, history: History | None, earned: Earnings | None
+    recorded: Recorded, history: History | None, earned: Earnings | None, story: Story
 ) -> tuple[Chart, ...]:
     """Every picture that the data allow, in reading order, all over the same time axis."""
+    cycle_s = recorded.settings.cycle_s
     sheds = [mode if mode == "SHED" else "" for mode in recorded.mode]
+    begun_s = recorded.begun_s
+    end_s = recorded.duration_s if story.end_s is None else story.end_s - begun_s
     axis = time_axis(
         recorded.start_ns,
-        recorded.duration_s,
-        spans(recorded.time_s, sheds, recorded.settings.cycle_s),
+        max(recorded.duration_s, end_s),
+        spans(recorded.time_s, sheds, cycle_s),
+        cycle_s,
     )
-    truth_s = None
+    truth_s, faults = None, story.faults or ()
     if history is not None:
-        # Scenario time and journal time have the same zero unless the journal begins later.
-        truth_s = history.column("time_s") - (recorded.start_ns - START_NS) / NS_PER_S
+        truth_s = history.column("time_s") - begun_s
+        if story.faults is None:
+            faults = felt_faults(history.column("time_s"), history.texts["faults"], cycle_s)
+    faults = [f._replace(begin=f.begin - begun_s, end=f.end - begun_s) for f in faults]
     found: list[Chart] = []
     with drawing():
         for i, cv in enumerate(recorded.settings.controlled):
@@ -66,7 +71,7 @@ def charts(
             found.append(_disturbance(axis, recorded, item.input, f"d{i}", history, truth_s))
         money = _profit(axis, recorded, earned, truth_s)
         found += [money] if money else []
-        found.append(lanes(axis, recorded, history, truth_s))
+        found.append(lanes(axis, recorded, faults))
         times = _compute_time(recorded, history)
         found += [times] if times else []
     return tuple(found)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hil.history import History
 from hil.report.canvas import (
     BAD,
+    FAULT,
     FILL,
     FILL_DARK,
     GRID,
@@ -27,7 +27,7 @@ from hil.report.canvas import (
     short,
 )
 from hil.report.data import LabSample, Recorded
-from hil.report.series import Column, Span, spans
+from hil.report.series import Column, Span, absences, spans
 
 _ROW = 0.34  # height of a lane in inches
 _FAULT_LANES = 12
@@ -43,6 +43,7 @@ class Look:
     rank: int = 0
 
 
+ABSENT = "ABSENT"
 MODES: Mapping[str, Look] = {
     "ACTIVE": Look(FILL, "", 0),
     "READY": Look(FILL_DARK, "\\\\", 1),
@@ -50,6 +51,7 @@ MODES: Mapping[str, Look] = {
     "MANUAL": Look(GRID, "//", 3),
     "OFF": Look("none", "", 4),
     "SHED": Look(BAD, "xx", 5),
+    ABSENT: Look(GRID, "--", 6),
 }
 RUNGS: Mapping[str, Look] = {
     "tree": Look(FILL, "", 0),
@@ -63,7 +65,7 @@ RUNGS: Mapping[str, Look] = {
 }
 _OTHER = Look(FILL_DARK, "++", 3)
 _DOUBT: Mapping[str, Look] = {"in doubt": Look(WARN, "//")}
-_FAULT = Look(WARN, "xx")
+_FAULT = Look(FAULT, "xx")
 
 
 class Lane(NamedTuple):
@@ -74,22 +76,23 @@ class Lane(NamedTuple):
     looks: Mapping[str, Look]
 
 
-def lanes(
-    axis: TimeAxis, recorded: Recorded, history: History | None, truth_s: Column | None
-) -> Chart:
+def lanes(axis: TimeAxis, recorded: Recorded, faults: Sequence[Span]) -> Chart:
     """The lanes of one run: mode, solver, doubts, each fault, and when lab results arrived."""
     time_s, step_s = recorded.time_s, recorded.settings.cycle_s
+    mode = state_lane("mode", time_s, recorded.mode, step_s, MODES)
+    absent = absences(time_s, step_s, axis.last_s, ABSENT)
     rows = [
-        state_lane("mode", time_s, recorded.mode, step_s, MODES),
+        mode._replace(found=(*mode.found, *absent)),
         state_lane("solver", time_s, recorded.rung, step_s, RUNGS),
         state_lane("doubts", time_s, recorded.doubt, step_s, _DOUBT),
     ]
-    if history is not None and truth_s is not None:
-        rows += fault_lanes(truth_s, history.texts.get("faults", []), step_s)
+    rows += fault_lanes(faults)
     caption = (
         "Grey is normal. A lab result is a tick where it arrived, with a line back to where its "
         "sample was drawn. Shaded through all pictures: control given back to the PLC (SHED)."
     )
+    if absent:
+        caption += " ABSENT: there was no cycle; the controller was down or stood still."
     figure = draw_lanes(axis, rows, recorded.lab)
     return Chart("lanes", "Modes, solver, faults", caption, render(figure, "lanes"))
 
@@ -170,20 +173,29 @@ def _visible(
     return spans(time_s[begins], worst, max(step_s, (time_s[-1] - time_s[0]) / _SLICES))
 
 
-def fault_lanes(time_s: Column, active: Sequence[str], step_s: float) -> list[Lane]:
-    """A lane per fault, in order of appearance; the last lane takes what is too many."""
+def felt_faults(time_s: Column, active: Sequence[str], step_s: float) -> list[Span]:
+    """What was broken in the cycles that a history has, in order of appearance."""
     names: list[str] = []
     for text in dict.fromkeys(active):
         names += [name for name in text.split("; ") if name and name not in names]
+    found: list[Span] = []
+    for name in names:
+        states = [name if name in text.split("; ") else "" for text in active]
+        found += spans(time_s, states, step_s)
+    return found
+
+
+def fault_lanes(faults: Sequence[Span]) -> list[Lane]:
+    """A lane per fault, in order of appearance; the last lane takes what is too many."""
+    names = list(dict.fromkeys(fault.state for fault in faults))
     groups = [[name] for name in names[: _FAULT_LANES - 1]]
     rest = names[_FAULT_LANES - 1 :]
     groups += [rest] if rest else []
     rows: list[Lane] = []
     for group in groups:
         label = group[0] if len(group) == 1 else f"{len(group)} other faults"
-        member = set(group)
-        states = ["fault" if member & set(text.split("; ")) else "" for text in active]
-        rows.append(Lane(label, spans(time_s, states, step_s), {"fault": _FAULT}))
+        found = tuple(fault._replace(state="fault") for fault in faults if fault.state in group)
+        rows.append(Lane(label, found, {"fault": _FAULT}))
     return rows
 
 
@@ -201,7 +213,7 @@ def _bars(
             (row + 0.14, 0.72),
             facecolor=look.face,
             # The edge keeps a bar visible that is narrower than a pixel.
-            edgecolor=look.face if look.face in (WARN, BAD) else MUTED,
+            edgecolor=look.face if look.face in (WARN, BAD, FAULT) else MUTED,
             linewidth=1.0,
         )
         if look.hatch:

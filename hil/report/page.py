@@ -17,12 +17,12 @@ _CSS = """
   --paper: #ffffff; --panel: #f5f5f3; --ink: #1c1d1e; --muted: #6a6c6e; --grid: #dcddde;
   --fill: #c9cbcc; --fill-dark: #a4a7a9;
   --truth: #1f6fb2; --target: #0b7a5c; --lab: #7a4a00; --fan: #7b3fb0;
-  --warn: #b8720a; --bad: #c22727; --good: #2c6e49; }
+  --warn: #b8720a; --bad: #c22727; --fault: #9fb6c6; --good: #2c6e49; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #17191b; --panel: #1f2225; --ink: #e8e8e6; --muted: #9a9da0; --grid: #34383b;
   --fill: #4b5054; --fill-dark: #6b7176;
   --truth: #6db3ee; --target: #4fc3a1; --lab: #e0ac5e; --fan: #c79bf0;
-  --warn: #e0a040; --bad: #ff6b62; --good: #7cc79b; } }
+  --warn: #e0a040; --bad: #ff6b62; --fault: #4a6478; --good: #7cc79b; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 3rem; max-width: 1180px; background: var(--paper);
   color: var(--ink); font: 15px/1.45 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -55,7 +55,7 @@ pre { background: var(--panel); padding: .7rem .9rem; overflow-x: auto; border-r
   --paper: #ffffff; --panel: #ffffff; --ink: #000000; --muted: #555555; --grid: #cccccc;
   --fill: #cccccc; --fill-dark: #999999;
   --truth: #1f6fb2; --target: #0b7a5c; --lab: #7a4a00; --fan: #7b3fb0;
-  --warn: #a86400; --bad: #b81f1f; --good: #2c6e49; }
+  --warn: #a86400; --bad: #b81f1f; --fault: #9fb6c6; --good: #2c6e49; }
   body { max-width: none; padding: 0; font-size: 10pt; } tr, .verdict { break-inside: avoid; }
   h2, h3 { break-after: avoid; } details { display: none; } }
 """

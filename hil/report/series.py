@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.kpi.series import MISSED
+
 Column = NDArray[np.float64]
 
 
@@ -55,13 +57,13 @@ def decimate(time: Column, value: Column, columns: int = 1000) -> tuple[Column, 
 def spans(time: Column, states: Sequence[str], step: float) -> tuple[Span, ...]:
     """Runs of equal states; an empty state is a gap. The last one lasts one `step` more.
 
-    A hole in time of more than ten steps (the controller was down) ends a run, too.
+    A step that was missed (the controller was absent) ends a run, too.
     """
     found: list[Span] = []
     first = 0
     for i in range(1, len(states) + 1):
         ended = i == len(states)
-        hole = not ended and time[i] - time[i - 1] > 10 * step
+        hole = not ended and time[i] - time[i - 1] > MISSED * step
         if not ended and not hole and states[i] == states[first]:
             continue
         if states[first]:
@@ -69,6 +71,20 @@ def spans(time: Column, states: Sequence[str], step: float) -> tuple[Span, ...]:
             found.append(Span(float(time[first]), float(end), states[first]))
         first = i
     return tuple(found)
+
+
+def absences(time: Column, step: float, end: float, state: str) -> tuple[Span, ...]:
+    """Where no row stands, from 0 to `end`: each row stands for a step, or until the next one."""
+    begins = np.append(-step if time[0] > (MISSED - 1.0) * step else time[0], time)
+    ends = np.append(time, end)
+    holes = np.flatnonzero(ends - begins > MISSED * step)
+    return tuple(Span(float(begins[i] + step), float(ends[i]), state) for i in holes)
+
+
+def broken(time: Column, value: Column, step: float) -> tuple[Column, Column]:
+    """The series with a NaN where a step was missed, so that no line leads over it."""
+    holes = np.flatnonzero(np.diff(time) > MISSED * step)
+    return np.insert(time, holes + 1, time[holes] + step), np.insert(value, holes + 1, np.nan)
 
 
 def plateaus(levels: Sequence[tuple[float, ...]], count: int) -> tuple[tuple[int, int], ...]:

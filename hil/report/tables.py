@@ -11,14 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.settings import Settings
+from hil.kpi.modes import mode_shares
+from hil.kpi.series import standing
 from hil.report.canvas import shown_unit, utc
-from hil.report.data import Advised, Recorded
+from hil.report.data import Advised, Entry, Recorded
 from hil.report.economy import Earnings
 from hil.report.series import Column
+from hil.report.story import Ending
 
 # Longer logs are for the historian; a report that long is not read.
 _EVENTS = 400
-_ABNORMAL = ("→ SHED", "refused", "outlier", "too old", "unusable", "future", "ignored")
+_ENDED = "the control process has ended"
+_ABNORMAL = ("→ SHED", _ENDED, "refused", "outlier", "too old", "unusable", "future", "ignored")
 
 _NAMES: Mapping[str, tuple[str, str]] = {
     # KPI: (in words, unit); € stands for the unit of profit, % for a share shown in percent
@@ -186,9 +190,8 @@ def journal_kpis(recorded: Recorded) -> dict[str, float]:
     """What a journal alone can tell, for a run without a verdict."""
     modes = recorded.mode
     found = {"cycles": float(len(modes))}
-    for mode, count in sorted(Counter(modes).items()):
-        found[f"share_{mode.lower()}"] = count / len(modes)
-    found["active_share"] = found.get("share_active", 0.0)
+    cycle_s, time_s = recorded.settings.cycle_s, recorded.time_s
+    found |= mode_shares(modes, standing(time_s, cycle_s, float(time_s[-1]) + cycle_s))
     entered = Counter(after for before, after in pairwise(modes) if before != after)
     found["sheds"], found["activations"] = float(entered["SHED"]), float(entered["ACTIVE"])
     for rung, count in sorted(Counter(recorded.rung).items()):
@@ -199,6 +202,15 @@ def journal_kpis(recorded: Recorded) -> dict[str, float]:
         found["busy_ms_p50"] = float(np.median(busy))
         found["busy_ms_p99"] = float(np.quantile(busy, 0.99))
     return found
+
+
+def add_endings(recorded: Recorded, endings: Sequence[Ending]) -> None:
+    """How the control process ended goes among the events, too."""
+    for ending in endings:
+        if ending.time_s is not None:
+            at_s = ending.time_s - recorded.begun_s
+            recorded.entries.append(Entry(at_s, f"{_ENDED}: {ending.how}"))
+    recorded.entries.sort(key=lambda entry: entry.time_s)
 
 
 def headline(words: Words, kpis: Mapping[str, float | None]) -> list[Kpi]:

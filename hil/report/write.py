@@ -27,10 +27,12 @@ from hil.report.page import (
     table,
 )
 from hil.report.series import Column
+from hil.report.story import story_of
 from hil.report.tables import (
     NOT_MEASURED,
     Kpi,
     Words,
+    add_endings,
     events,
     headline,
     journal_kpis,
@@ -41,7 +43,6 @@ from hil.report.tables import (
 )
 from hil.runner import HISTORY_FILE, SCENARIO_FILE, VERDICT_FILE
 from hil.whole_file import write_whole
-from hil.world import START_NS
 
 REPORT_FILE = "report.html"
 
@@ -68,14 +69,16 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     recorded = read_journal(directory)
     verdict = read_verdict(directory / VERDICT_FILE)
     history = read_history(directory / HISTORY_FILE)
+    story = story_of(verdict, directory)
+    add_endings(recorded, story.endings)
     earned, truth_s, scenario_text = None, None, ""
     if history is not None:
-        truth_s = history.column("time_s") - (recorded.start_ns - START_NS) / NS_PER_S
+        truth_s = history.column("time_s") - recorded.begun_s
     if (directory / SCENARIO_FILE).exists():
         scenario_text = (directory / SCENARIO_FILE).read_text(encoding="utf-8", errors="replace")
         if history is not None:
-            earned = earnings(directory / SCENARIO_FILE, recorded.settings, history)
-    pictures = [picture(chart) for chart in charts(recorded, history, earned)]
+            earned = earnings(directory / SCENARIO_FILE, history, story.folder or directory)
+    pictures = [picture(chart) for chart in charts(recorded, history, earned, story)]
     money = earned.unit if earned else ""
     words = Words(recorded.settings, money or _objective_unit(recorded))
     kpis: Mapping[str, float | None] = verdict["kpis"] if verdict else journal_kpis(recorded)
@@ -112,9 +115,11 @@ def _objective_unit(recorded: Recorded) -> str:
 def _heading(title: str, recorded: Recorded, verdict: Mapping[str, Any] | None) -> Raw:
     last_ns = recorded.start_ns + round(float(recorded.time_s[-1]) * NS_PER_S)
     period = f"{utc(recorded.start_ns, seconds=True)} to {utc(last_ns, seconds=True)}"
-    settings = recorded.settings
+    settings, kept = recorded.settings, len(recorded.time_s)
+    cycles = kept if verdict is None else int(verdict["kpis"].get("cycles") or kept)
+    more = f" ({kept} in the journal)" if kept != cycles else ""
     facts = (
-        f"{settings.name}: {len(recorded.time_s)} cycles of {settings.cycle_s:g} s, {period}. "
+        f"{settings.name}: {cycles} cycles of {settings.cycle_s:g} s{more}, {period}. "
         f"Loopwright {recorded.segments[-1].versions.get('loopwright', 'of unknown version')}."
     )
     if verdict is None:

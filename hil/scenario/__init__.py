@@ -1,5 +1,6 @@
 """Scenarios: one file that says plant, PLC, laboratory, what goes wrong, and what must hold."""
 
+from hil.scenario.forced_tier import LeftOut, in_tier
 from hil.scenario.load import load_scenario, variants
 from hil.scenario.parts import (
     TIERS,
@@ -22,6 +23,7 @@ __all__ = [
     "Bound",
     "Economics",
     "Golden",
+    "LeftOut",
     "Profile",
     "Scenario",
     "ScheduledCommand",
@@ -29,6 +31,7 @@ __all__ = [
     "Temporal",
     "Tier",
     "Tube",
+    "in_tier",
     "load_scenario",
     "variants",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from controller.errors import ScenarioError
-from controller.settings.yaml_core import Document
+from controller.settings.yaml_core import Document, KeyPath
 
 Changes = Mapping[str, object]
 
@@ -33,7 +33,25 @@ def lay_over(document: Document, changes: Changes) -> None:
     data = cast("dict[str, Any]", copy.deepcopy(document.data))
     for dotted, new in changes.items():
         _put(data, dotted, copy.deepcopy(new), f"{document.path} change {dotted}")
+        _place(document, dotted)
     document.data = data
+
+
+def _place(document: Document, dotted: str) -> None:
+    """What a matrix changes stands where the matrix says it."""
+    source = document.keys.get(("matrix", dotted))
+    if source is None:
+        return
+    path: KeyPath
+    if dotted.startswith(_OVERRIDES):
+        path = ("overrides", dotted.removeprefix(_OVERRIDES))
+    else:
+        path = tuple(int(part) if part.isdecimal() else part for part in _parts(dotted))
+    for places in (document.values, document.keys):
+        for old in [old for old in places if old[: len(path)] == path]:
+            del places[old]
+        for length in range(1, len(path) + 1):
+            places.setdefault(path[:length], source)
 
 
 def said(changes: Changes) -> str:

@@ -104,7 +104,7 @@ class CommandSection(Section):
     at: Quantity
     kind: CommandKind
     target: str = ""
-    value: float | None = None
+    value: Quantity | None = None
     text: str = ""
 
 
@@ -117,7 +117,7 @@ class FaultSection(Section):
     until: Quantity
     target: Text
     type: Text
-    args: dict[str, float] = Field(default_factory=dict)
+    args: dict[str, Quantity] = Field(default_factory=dict)
 
 
 class SolverFaultSection(Section):
@@ -221,7 +221,7 @@ class ScenarioFile(Section):
     solver_faults: list[SolverFaultSection] = Field(default_factory=list)
     economics: EconomicsSection | None = None
     judge_from: Quantity = 0.0
-    violation_tolerance: float = 0.0
+    violation_tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     assertions: list[AssertionSection] = Field(min_length=1)
     mode_trace: list[Literal["OFF", "MANUAL", "INIT", "READY", "ACTIVE", "SHED", "..."]] = Field(
         default_factory=list

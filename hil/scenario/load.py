@@ -16,9 +16,10 @@ from controller.errors import ScenarioError, SettingsError
 from controller.settings.yaml_core import Document, decode, read
 from hil.scenario.changes import Changes, lay_over, said
 from hil.scenario.file import ScenarioFile
-from hil.scenario.parts import Scenario
-from hil.scenario.places import shape_error
-from hil.scenario.resolve import resolve
+from hil.scenario.parts import Economics, Scenario
+from hil.scenario.places import Places, shape_error
+from hil.scenario.rehearsal import rehearse
+from hil.scenario.resolve import check_clock, resolve, resolve_economics
 from hil.seeds import RANGE, is_seed
 
 _NOTHING: Final[Changes] = MappingProxyType({})
@@ -76,6 +77,18 @@ def variants(path: str | Path, changes: Changes | None = None) -> tuple[Scenario
     return tuple(found)
 
 
+def load_economics(path: Path) -> Economics | None:
+    """How a scenario counts money; None where it does not.
+
+    No file that the scenario names need be there, so a copy of it may lie anywhere.
+
+    Raises:
+        ScenarioError: the file is missing or no scenario.
+    """
+    document, _ = _read(path)
+    return resolve_economics(_shape(document).economics, Places(document))
+
+
 def _check_seeds(seeds: Sequence[object], document: Document) -> None:
     for i, seed in enumerate(seeds):
         if not is_seed(seed):
@@ -102,10 +115,14 @@ def _read(path: Path) -> tuple[Document, str]:
 
 
 def _load(document: Document, text: str, changes: Changes, variant: str) -> Scenario:
+    if "tier" not in changes:
+        check_clock(_shape(document), document)
     if changes:
         lay_over(document, changes)
         text = _text(document)
-    scenario = resolve(_shape(document), document, text, variant)
+    shape = _shape(document)
+    scenario = resolve(shape, document, text, variant)
+    rehearse(scenario, shape, Places(document))
     return replace(scenario, changes=MappingProxyType(dict(changes)))
 
 
@@ -119,7 +136,9 @@ def _shape(document: Document) -> ScenarioFile:
 def _text(document: Document) -> str:
     """The changed scenario as a file of its own."""
     data = cast("Mapping[str, Any]", document.data)
-    kept = {key: value for key, value in data.items() if key != "matrix"}
+    # A speed belongs to the realtime tier, and another may have been asked for.
+    gone = {"matrix"} if data.get("tier") == "realtime" else {"matrix", "clock"}
+    kept = {key: value for key, value in data.items() if key not in gone}
     return f"# {document.path.name}, with changes\n" + yaml.safe_dump(
         kept, allow_unicode=True, sort_keys=False
     )

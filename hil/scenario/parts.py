@@ -113,12 +113,14 @@ class Golden:
         tubes: per signal of the history.
         bands: per KPI, absolute and relative tolerance.
         ignore: signals and KPIs that are kept in the file and not compared.
+        where: the file is named in the scenario.
     """
 
     file: Path
     tubes: Mapping[str, Tube]
     bands: Mapping[str, Tube]
     ignore: tuple[str, ...]
+    where: str = field(default="golden", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

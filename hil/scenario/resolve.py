@@ -6,43 +6,37 @@ from collections.abc import Mapping, Sequence
 from os.path import normpath
 from pathlib import Path
 
-from controller.errors import ScenarioError
+from controller.errors import ScenarioError, SettingsError
 from controller.settings import Settings, load
-from controller.settings.problems import suggestion
 from controller.settings.yaml_core import Document
-from hil.kpi_names import KPI_NAMES
 from hil.lab import LabSettings
 from hil.plc.pid import PidTuning
 from hil.plc.virtual import SlaveLoop
+from hil.scenario.commands import resolve_commands
 from hil.scenario.events import (
-    resolve_commands,
     resolve_faults,
     resolve_profiles,
     resolve_solver_fault,
 )
 from hil.scenario.file import (
-    AssertionSection,
-    BudgetsSection,
     EconomicsSection,
-    GoldenSection,
     LabSection,
     LoopSection,
     OptimumSection,
     ScenarioFile,
-    ToleranceSection,
 )
-from hil.scenario.parts import (
-    Assertion,
-    Bound,
-    Economics,
-    Golden,
-    Scenario,
-    Temporal,
-    Tube,
+from hil.scenario.judgements import (
+    resolve_assertions,
+    resolve_budgets,
+    resolve_golden,
+    resolve_judgements,
 )
+from hil.scenario.parts import Economics, Scenario
 from hil.scenario.places import Places
 from hil.scenario.plc_kinds import check_plc, plant_section, resolve_awl, scan_time_s
-from hil.temporal.parser import parse
+
+CYCLES_MAX = 2_000_000
+"""In one run: its history takes 1 to 2 kB a cycle."""
 
 
 def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "") -> Scenario:
@@ -54,13 +48,14 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         SettingsError: the application's file is wrong.
     """
     places = Places(document)
-    application = Path(normpath(document.path.parent / shape.application))
-    settings = load(application, shape.overrides)
-    bounds, temporal = _judgements(shape, places)
+    settings = _settings(shape, document, places)
+    duration_s = _duration_s(shape, settings, places)
+    bounds, temporal = resolve_judgements(shape, places)
     loops = tuple(
         _loop(name, section, settings, places) for name, section in shape.plc.loops.items()
     )
     check_plc(shape, settings, places)
+    awl = resolve_awl(shape, settings, document.path.parent, places)
     plant = plant_section(shape)
     return Scenario(
         id=shape.id,
@@ -71,7 +66,7 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         text=text,
         settings=settings,
         tier=shape.tier,
-        duration_s=places.seconds(shape.duration, "duration"),
+        duration_s=duration_s,
         seed=shape.seed,
         external=shape.plc.kind == "external",
         plant_ref=plant.ref,
@@ -85,143 +80,97 @@ def resolve(shape: ScenarioFile, document: Document, text: str, variant: str = "
         },
         profiles=resolve_profiles(shape, places),
         labs=tuple(_labs(shape.lab, settings, places)),
-        commands=resolve_commands(shape, places),
+        commands=resolve_commands(shape, settings, places),
         faults=resolve_faults(shape, settings, places),
         solver_faults=tuple(
             resolve_solver_fault(i, section, places)
             for i, section in enumerate(shape.solver_faults)
         ),
-        economics=_economics(shape.economics, places),
+        economics=resolve_economics(shape.economics, places),
         judge_from_s=places.seconds(shape.judge_from, "judge_from"),
         violation_tolerance=shape.violation_tolerance,
-        assertions=(*_assertions(shape, places), *_budgets(shape.budgets, places)),
+        assertions=(*resolve_assertions(shape, places), *resolve_budgets(shape.budgets, places)),
         bounds=bounds,
         temporal=temporal,
         mode_trace=tuple(shape.mode_trace),
-        golden=_golden(shape.golden, document.path, places),
+        golden=resolve_golden(shape.golden, document.path, places),
         speed=shape.clock.speed,
         mismatch=plant.mismatch,
         x0=plant.x0,
         variant=variant,
-        awl=resolve_awl(shape, settings, document.path.parent, places),
+        awl=awl,
     )
 
 
-def _assertions(shape: ScenarioFile, places: Places) -> list[Assertion]:
-    """Those about KPIs."""
-    found: list[Assertion] = []
-    for i, assertion in enumerate(shape.assertions):
-        if not assertion.kpi:
-            continue
-        known = any(
-            assertion.kpi == name or (name.endswith((".", "_")) and assertion.kpi.startswith(name))
-            for name in KPI_NAMES
-        )
-        if not known:
-            raise ScenarioError(
-                f"there is no KPI {assertion.kpi}",
-                where=places.where("assertions", i, "kpi"),
-                mend=suggestion(assertion.kpi, KPI_NAMES),
-            )
-        _something_asserted(assertion, assertion.kpi, i, places)
-        found.append(Assertion(assertion.kpi, assertion.low, assertion.high, assertion.severity))
-    return found
-
-
-def _judgements(
-    shape: ScenarioFile, places: Places
-) -> tuple[tuple[Bound, ...], tuple[Temporal, ...]]:
-    """Assertions about signals: bounds and formulas; and that every assertion is of one kind."""
-    bounds: list[Bound] = []
-    formulas: list[Temporal] = []
-    for i, assertion in enumerate(shape.assertions):
-        here = ("assertions", i)
-        given = [n for n in ("kpi", "bound", "temporal") if getattr(assertion, n)]
-        if len(given) != 1:
-            raise ScenarioError(
-                f"an assertion is about one thing, this one about {' and '.join(given) or 'none'}",
-                where=places.where(*here),
-                mend="Give it one of kpi, bound, temporal",
-            )
-        if not assertion.bound and (assertion.begin != 0.0 or assertion.until is not None):
-            raise ScenarioError(
-                f"{assertion.kpi or assertion.temporal} has no times of its own here",
-                where=places.where(*here),
-                mend="Use judge_from for KPIs, and windows inside a formula",
-            )
-        if assertion.bound:
-            _something_asserted(assertion, assertion.bound, i, places)
-            begin = places.seconds(assertion.begin, *here, "from")
-            end = assertion.until
-            until_s = float("inf") if end is None else places.seconds(end, *here, "until")
-            bounds.append(
-                Bound(
-                    assertion.bound,
-                    assertion.low,
-                    assertion.high,
-                    begin,
-                    until_s,
-                    assertion.severity,
-                )
-            )
-        elif assertion.temporal:
-            _formula(assertion.temporal, places.where(*here, "temporal"))
-            formulas.append(Temporal(assertion.temporal, assertion.severity))
-    return tuple(bounds), tuple(formulas)
-
-
-def _something_asserted(
-    assertion: AssertionSection, about: str, number: int, places: Places
-) -> None:
-    if assertion.low is None and assertion.high is None:
+def _settings(shape: ScenarioFile, document: Document, places: Places) -> Settings:
+    """The application, with the scenario's overrides; what is wrong in these is told here."""
+    path = Path(normpath(document.path.parent / shape.application))
+    if not path.is_file():
         raise ScenarioError(
-            f"nothing is asserted of {about}",
-            where=places.where("assertions", number),
-            mend="Add low, high or both",
+            f"there is no application {path}",
+            where=places.where("application"),
+            mend="Write its path relative to this file",
         )
-
-
-def _formula(text: str, where: str) -> None:
-    """Refuses a formula that cannot be read before anything runs."""
     try:
-        parse(text)
-    except ScenarioError as error:
-        raise ScenarioError(error.what, where=f"{where} {error.where}", mend=error.mend) from error
+        return load(path, shape.overrides)
+    except SettingsError as error:
+        told = tuple(_placed(problem, path, shape.overrides, places) for problem in error.problems)
+        first = told[0]
+        raise SettingsError(
+            first.what, where=first.where, mend=first.mend, problems=told if told[1:] else ()
+        ) from error
 
 
-def _budgets(section: BudgetsSection, places: Places) -> list[Assertion]:
-    """Limits on time: each is an assertion on the KPI of that name."""
-    wall = section.wall
-    limits = {
-        "solve_ms_p99": section.solve_ms_p99,
-        "cycle_ms_p99": section.cycle_ms_p99,
-        "jitter_ms_p99": section.jitter_ms_p99,
-        "wall_s": None if wall is None else places.seconds(wall, "budgets", "wall"),
-    }
-    return [Assertion(kpi, None, high, "fail") for kpi, high in limits.items() if high is not None]
-
-
-def _golden(section: GoldenSection | None, path: Path, places: Places) -> Golden | None:
-    if section is None:
-        return None
-
-    def tubes(name: str, sections: Mapping[str, ToleranceSection]) -> dict[str, Tube]:
-        return {
-            signal: Tube(
-                tube.abs,
-                tube.rel,
-                places.seconds(tube.lead, "golden", name, signal, "lead"),
-                places.seconds(tube.lag, "golden", name, signal, "lag"),
-            )
-            for signal, tube in sections.items()
-        }
-
-    return Golden(
-        file=Path(normpath(path.parent / section.file)),
-        tubes=tubes("signals", section.signals),
-        bands=tubes("kpis", section.kpis),
-        ignore=tuple(section.ignore),
+def _placed(
+    problem: SettingsError, path: Path, overrides: Mapping[str, object], places: Places
+) -> SettingsError:
+    """A problem of the application; one that an override made has its place in the scenario."""
+    mark = f"{path} override "
+    if not problem.where.startswith(mark):
+        return problem
+    named = problem.where.removeprefix(mark)
+    # The settings count entries of lists that an override may have called by their names.
+    last = named.rpartition(".")[2]
+    written = next(
+        (key for key in overrides if named == key or named.startswith((f"{key}.", f"{key}["))),
+        next((key for key in overrides if key.rpartition(".")[2] == last), None),
     )
+    place = ("overrides",) if written is None else ("overrides", written)
+    what = problem.what if written == named else f"{problem.what} ({named})"
+    return SettingsError(what, where=places.where(*place), mend=problem.mend)
+
+
+def _duration_s(shape: ScenarioFile, settings: Settings, places: Places) -> float:
+    duration_s = places.seconds(shape.duration, "duration")
+    cycle_s, where = settings.cycle_s, places.where("duration")
+    if not duration_s > 0.0:
+        raise ScenarioError(
+            f"no scenario lasts {duration_s:g} s", where=where, mend="Write a time above 0"
+        )
+    if round(duration_s / cycle_s) < 1:
+        raise ScenarioError(
+            f"{duration_s:g} s are no cycle of {cycle_s:g} s",
+            where=where,
+            mend="Let it last a cycle at least",
+        )
+    if duration_s / cycle_s > CYCLES_MAX:
+        raise ScenarioError(
+            f"{duration_s:g} s are {duration_s / cycle_s:.3g} cycles of {cycle_s:g} s, and no more "
+            f"than {CYCLES_MAX} are kept in memory",
+            where=where,
+            mend="Correct its unit, or make several scenarios of it",
+        )
+    return duration_s
+
+
+def check_clock(shape: ScenarioFile, document: Document) -> None:
+    """Raises ScenarioError for a speed that the tier of the file does not have."""
+    if shape.clock.speed != 1.0 and shape.tier != "realtime":
+        raise ScenarioError(
+            f"the {shape.tier} tier runs as fast as it can, so a speed means nothing there",
+            where=Places(document).where("clock", "speed"),
+            mend="Remove it, or write tier: realtime",
+        )
 
 
 def _unit(settings: Settings, tag: str, places: Places) -> str:
@@ -300,21 +249,23 @@ def _labs(
                 mend=f"It has: {', '.join(settings.quality) or 'none'}",
             )
         low, high = (places.seconds(d, "lab", name, "delay") for d in section.delay)
-        found.append(
-            LabSettings(
-                source=name,
-                every_s=places.seconds(section.every, "lab", name, "every"),
-                delay_s=(low, high),
-                sigma=settings.quality[name].sigma,
-                first_s=places.seconds(section.first, "lab", name, "first"),
-                drop=section.drop,
-                outlier=section.outlier,
+        with places.told_at("lab", name):
+            found.append(
+                LabSettings(
+                    source=name,
+                    every_s=places.seconds(section.every, "lab", name, "every"),
+                    delay_s=(low, high),
+                    sigma=settings.quality[name].sigma,
+                    first_s=places.seconds(section.first, "lab", name, "first"),
+                    drop=section.drop,
+                    outlier=section.outlier,
+                )
             )
-        )
     return found
 
 
-def _economics(section: EconomicsSection | None, places: Places) -> Economics | None:
+def resolve_economics(section: EconomicsSection | None, places: Places) -> Economics | None:
+    """How money is counted; needs nothing else of the scenario."""
     if section is None:
         return None
     before = [places.seconds(v, "economics", "before") for v in section.before]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from controller.errors import ScenarioError
+from controller.errors import JournalError, LoopwrightError, ScenarioError
 from controller.terminal import Verb, json_flag, print_error, print_json
 from hil.report.coverage_matrix import Coverage, coverage, coverage_html
-from hil.scenario import TIERS
+from hil.scenario import TIERS, LeftOut
 from hil.seeds import seeds_of
-from hil.suite.jobs import Asked, jobs_of, make_directory
+from hil.suite.jobs import Asked, make_directory, suite_of
 from hil.suite.running import Broken, Finished, run_all
 from hil.suite.shown import print_results
+from hil.whole_file import write_whole
 
 
 def _jobs(text: str) -> int:
@@ -58,28 +61,96 @@ def _execute(arguments: argparse.Namespace) -> int:
     if arguments.junit:
         _check_place(arguments.junit)
     with ExitStack() as stack:
-        ended = run_all(jobs_of(asked, stack), arguments.jobs)
+        suite = suite_of(asked, stack)
+        ended = run_all(suite.jobs, arguments.jobs)
     finished = [one for one in ended if isinstance(one, Finished)]
     broken = [one for one in ended if isinstance(one, Broken)]
-    if arguments.junit:
+    told = Told(finished, broken, suite.left_out, coverage([f.covered for f in finished]))
+    alone = len(broken) == len(ended) == 1 and not suite.left_out
+    if not alone and arguments.json:
+        print_json(told.document())
+    elif not alone:
+        print_results(finished, suite.left_out, told.seen, table=arguments.coverage)
+    # What was found stands on the screen before anything else may fail.
+    wrong = [one.error for one in broken]
+    wrong += [one.unwritten for one in finished if one.unwritten is not None]
+    wrong += _written(told, arguments.junit, arguments.html)
+    for error in wrong[alone:]:
+        print_error(error, as_json=False)
+    if alone:
+        raise wrong[0]
+    return max((error.exit_code for error in wrong), default=0 if told.passed else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All that a suite has shown."""
+
+    finished: Sequence[Finished]
+    broken: Sequence[Broken]
+    left_out: Sequence[LeftOut]
+    seen: Coverage
+
+    @property
+    def passed(self) -> bool:
+        return not self.broken and all(f.verdict.passed for f in self.finished)
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """By run, why it came to no verdict."""
+        return {one.name: str(one.error) for one in self.broken}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """By run that was left out, why."""
+        several = Counter(one.scenario.name for one in self.left_out)
+        return {
+            s.name + (f" (seed {s.seed})" if several[s.name] > 1 else ""): one.reason
+            for one in self.left_out
+            for s in [one.scenario]
+        }
+
+    def document(self) -> dict[str, object]:
+        listed = [
+            {**f.verdict.plain(), "directory": f.directory, "bundle": f.bundle}
+            for f in self.finished
+        ]
+        document: dict[str, object] = {
+            "passed": self.passed,
+            "scenarios": listed,
+            "coverage": self.seen.plain(),
+        }
+        if self.broken:
+            document["errors"] = self.errors
+        if self.left_out:
+            document["left_out"] = self.reasons
+        return document
+
+
+def _written(told: Told, junit: Path | None, html: Path | None) -> list[LoopwrightError]:
+    """Write what is asked for of the whole suite; what could not be written."""
+    wrong: list[LoopwrightError] = []
+    if junit is not None:
         from hil.judge.junit import TimedVerdict, write_junit
 
-        errors = {one.name: str(one.error) for one in broken}
-        timed = [TimedVerdict(f.verdict, f.elapsed_s) for f in finished]
-        write_junit(timed, arguments.junit, errors)
-    if len(broken) == len(ended) == 1:
-        raise broken[0].error
-    seen = coverage([f.covered for f in finished])
-    if arguments.html:
-        (arguments.html / "coverage.html").write_text(coverage_html(seen), encoding="utf-8")
-    passed = not broken and all(f.verdict.passed for f in finished)
-    if arguments.json:
-        print_json(_document(finished, broken, seen, passed=passed))
-    else:
-        print_results(finished, seen, table=arguments.coverage)
-    for one in broken:
-        print_error(one.error, as_json=False)
-    return max((one.error.exit_code for one in broken), default=0 if passed else 1)
+        timed = [TimedVerdict(f.verdict, f.elapsed_s) for f in told.finished]
+        try:
+            write_junit(timed, junit, told.errors, told.reasons)
+        except LoopwrightError as error:
+            wrong.append(error)
+    if html is not None:
+        page = html / "coverage.html"
+        try:
+            write_whole(page, coverage_html(told.seen).encode())
+        except OSError as error:
+            wrong.append(
+                JournalError(
+                    f"the table of faults cannot be written: {error.strerror}",
+                    where=str(page),
+                    mend="Make room, and run it again",
+                )
+            )
+    return wrong
 
 
 def _check_place(junit: Path) -> None:
@@ -89,20 +160,6 @@ def _check_place(junit: Path) -> None:
         raise ScenarioError(
             "the JUnit file would be a directory", where=str(junit), mend="Name a file in it"
         )
-
-
-def _document(
-    finished: Sequence[Finished], broken: Sequence[Broken], seen: Coverage, *, passed: bool
-) -> dict[str, object]:
-    listed = [{**f.verdict.plain(), "directory": f.directory, "bundle": f.bundle} for f in finished]
-    document: dict[str, object] = {
-        "passed": passed,
-        "scenarios": listed,
-        "coverage": seen.plain(),
-    }
-    if broken:
-        document["errors"] = {one.name: str(one.error) for one in broken}
-    return document
 
 
 run = Verb(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from controller.errors import ScenarioError
 from hil.bundle import SUFFIX, Bundle, open_bundle
-from hil.scenario import Scenario, Tier, variants
+from hil.judge.judgement import check_golden
+from hil.scenario import LeftOut, Scenario, Tier, in_tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +52,31 @@ class Job:
         return Path(self.directory).name
 
 
-def jobs_of(asked: Asked, stack: ExitStack) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Every run that is asked for, and what the tier that is asked for cannot run."""
+
+    jobs: Sequence[Job]
+    left_out: Sequence[LeftOut]
+
+
+def suite_of(asked: Asked, stack: ExitStack) -> Suite:
     """Every run that is asked for, its directory made.
 
     Args:
         stack: keeps the files of a bundle until it is closed.
 
     Raises:
-        ScenarioError: there is no scenario, or two could not be told apart; a file is wrong; a
+        ScenarioError: there is nothing to run, or two could not be told apart; a file is wrong; a
             directory cannot be made.
         SettingsError: an application's file is wrong.
     """
-    scenarios, bundle = _chosen(asked, stack)
+    scenarios, left_out, bundle = _chosen(asked, stack)
     if asked.update_golden:
         _check_golden_files(scenarios)
+    else:
+        for scenario in scenarios:
+            check_golden(scenario)
     html = ""
     if asked.html is not None:
         make_directory(asked.html)
@@ -84,11 +96,12 @@ def jobs_of(asked: Asked, stack: ExitStack) -> list[Job]:
                 bundle,
             )
         )
-    return jobs
+    return Suite(jobs, left_out)
 
 
-def _chosen(asked: Asked, stack: ExitStack) -> tuple[list[Scenario], Bundle | None]:
-    """Every variant of every scenario that is meant; the bundle, where one is to be run again."""
+def _chosen(asked: Asked, stack: ExitStack) -> tuple[list[Scenario], list[LeftOut], Bundle | None]:
+    """Every variant of every scenario that is meant, and those that the tier leaves out; the
+    bundle, where one is to be run again."""
     paths = list(asked.paths)
     bundle: Bundle | None = None
     changes: dict[str, object] = {}
@@ -102,16 +115,21 @@ def _chosen(asked: Asked, stack: ExitStack) -> tuple[list[Scenario], Bundle | No
         bundle = stack.enter_context(open_bundle(paths[0]))
         paths = [bundle.scenario]
         changes = {"tier": bundle.index.tier, "seed": bundle.index.seed}
-    if asked.tier:
-        changes["tier"] = asked.tier
-    found: list[Scenario] = []
+    fit: list[Scenario] = []
+    left_out: list[LeftOut] = []
     for path in _files(paths):
         for seed in asked.seeds or (None,):
             own = changes if seed is None else {**changes, "seed": seed}
-            found += variants(path, own)
+            some, others = in_tier(path, own, asked.tier)
+            fit += some
+            left_out += others
+    found = [*fit, *(one.scenario for one in left_out)]
     _check_apart(found)
-    tagged = [s for s in found if not asked.tag or asked.tag in s.tags]
-    if not tagged:
+
+    def tagged(scenario: Scenario) -> bool:
+        return not asked.tag or asked.tag in scenario.tags
+
+    if not any(map(tagged, found)):
         tags = ", ".join(sorted({tag for s in found for tag in s.tags}))
         what = f"no scenario has the tag {asked.tag}" if found else "no scenario to run"
         raise ScenarioError(
@@ -121,7 +139,15 @@ def _chosen(asked: Asked, stack: ExitStack) -> tuple[list[Scenario], Bundle | No
             if found
             else "Name scenario files, or a directory that holds some",
         )
-    return tagged, bundle
+    runs = [s for s in fit if tagged(s)]
+    left_out = [one for one in left_out if tagged(one.scenario)]
+    if not runs:
+        raise ScenarioError(
+            "there is nothing left to run",
+            where=f"--tier {asked.tier}",
+            mend="\n".join(one.reason for one in left_out),
+        )
+    return runs, left_out, bundle
 
 
 def _check_apart(scenarios: Sequence[Scenario]) -> None:

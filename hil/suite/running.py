@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing as mp
-import signal
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+import errno
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
 
-from controller.errors import LoopwrightError
+from controller.errors import JournalError, LoopwrightError, ProcessLost
 from controller.terminal import progress_bar
 from hil.bundle import SUFFIX, reproduced, write_bundle
-from hil.interrupts import interrupts_held
 from hil.judge.judgement import judged, update_golden
 from hil.judge.verdict import Verdict
 from hil.report.coverage_matrix import Covered, covered
@@ -24,6 +20,9 @@ from hil.scenario import Scenario, load_scenario
 from hil.suite.jobs import Job
 from hil.suite.shown import bar_of
 from hil.witness import Progress
+from hil.workers import in_turn
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class Finished:
     Attributes:
         golden: what became of the golden run, in words.
         bundle: where everything lies that reproduces a failure.
+        unwritten: why its page or its bundle is missing.
     """
 
     verdict: Verdict
@@ -41,6 +41,7 @@ class Finished:
     covered: Covered
     golden: str = ""
     bundle: str = ""
+    unwritten: LoopwrightError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,46 +52,22 @@ class Broken:
     error: LoopwrightError
 
 
-def end_in_order() -> None:
-    """SIGTERM, as of a CI server at its time limit, ends every process of a run as Ctrl-C does."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-
-
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Finished | Broken]:
     """What became of each job, in their order, with a progress bar on a terminal."""
     if at_once == 1 or len(jobs) == 1:
         with progress_bar() as bar:
             return [_attempt(job, bar_of(bar, job.name)) for job in jobs]
-    context = mp.get_context("spawn")
-    workers = min(at_once, len(jobs))
     ended: list[Finished | Broken] = []
-    with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=end_in_order) as pool,
-        _workers_end_too(),
-        progress_bar() as bar,
-    ):
+    with closing(in_turn(_attempt, jobs, at_once)) as outcomes, progress_bar() as bar:
         task = bar.add_task("scenarios", total=len(jobs), numbers="")
-        with interrupts_held():
-            outcomes = pool.map(_attempt, jobs)
         for job, one in zip(jobs, outcomes, strict=True):
-            ended.append(one)
+            if isinstance(one, ProcessLost):
+                one.where = job.name
+                ended.append(Broken(job.name, one))
+            else:
+                ended.append(one)
             bar.update(task, completed=len(ended), numbers=job.name)
     return ended
-
-
-@contextmanager
-def _workers_end_too() -> Generator[None]:
-    """Where this process is told to end, so are those that run its scenarios."""
-    try:
-        yield
-    except BaseException:
-        for worker in mp.active_children():
-            worker.terminate()
-        raise
 
 
 def _attempt(job: Job, progress: Progress | None = None) -> Finished | Broken:
@@ -98,6 +75,15 @@ def _attempt(job: Job, progress: Progress | None = None) -> Finished | Broken:
         return _run_one(job, progress)
     except LoopwrightError as error:
         return Broken(job.name, error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        full = JournalError(
+            f"the data of the run cannot be written: {error.strerror}",
+            where=job.directory,
+            mend="Make room, and run it again",
+        )
+        return Broken(job.name, full)
 
 
 def _run_one(job: Job, progress: Progress | None = None) -> Finished:
@@ -107,23 +93,31 @@ def _run_one(job: Job, progress: Progress | None = None) -> Finished:
     asked = replace(scenario, golden=None) if job.update_golden else scenario
     run = run_scenario(asked, Path(job.directory), progress=progress)
     verdict, golden = run.verdict, ""
-    if job.update_golden:
+    if job.update_golden and verdict.passed:
         golden = update_golden(scenario, run.history, verdict.kpis)
         verdict = judged(scenario, run.history, verdict.kpis, verdict.version)
+    elif job.update_golden and scenario.golden is not None:
+        golden = f"{scenario.golden.file}: not updated, for this run is no example"
     if job.bundle is not None:
         verdict = verdict.with_check(reproduced(job.bundle, run.directory))
-    if job.html:
-        from hil.report.write import write_report
-
-        write_report(run.directory, Path(job.html) / f"{run.directory.name}.html")
-    return Finished(
-        verdict,
-        perf_counter() - begun,
-        str(run.directory),
-        covered(scenario, run.history),
-        golden,
-        "" if verdict.passed or job.bundle is not None else _packed(scenario, run),
+    finished = Finished(
+        verdict, perf_counter() - begun, str(run.directory), covered(scenario, run.history), golden
     )
+    return _kept(finished, job, scenario, run)
+
+
+def _kept(finished: Finished, job: Job, scenario: Scenario, run: Run) -> Finished:
+    """With its page, and its bundle if it failed; without them the verdict stands all the same."""
+    try:
+        if job.html:
+            from hil.report.write import write_report
+
+            write_report(run.directory, Path(job.html) / f"{run.directory.name}.html")
+        if not finished.verdict.passed and job.bundle is None:
+            finished = replace(finished, bundle=_packed(scenario, run))
+    except LoopwrightError as error:
+        return replace(finished, unwritten=error)
+    return finished
 
 
 def _packed(scenario: Scenario, run: Run) -> str:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.table import Table
+from rich.text import Text
 
 from controller.terminal import results
+from hil.bundle import REPRODUCED
 from hil.report.coverage_matrix import Coverage, coverage_table
+from hil.scenario import LeftOut
 from hil.witness import Moment, Progress
 
 if TYPE_CHECKING:
@@ -31,19 +34,27 @@ def bar_of(bar: rich.progress.Progress, title: str) -> Progress:
     return show
 
 
-def print_results(finished: Sequence[Finished], seen: Coverage, *, table: bool) -> None:
+def print_results(
+    finished: Sequence[Finished], left_out: Sequence[LeftOut], seen: Coverage, *, table: bool
+) -> None:
     """Verdicts, every check that did not pass, and what the faults covered.
 
     Args:
+        left_out: what the tier cannot run.
         table: the whole coverage table instead of one line.
     """
-    results().print(verdict_table(finished))
+    results().print(verdict_table(finished, left_out))
+    for reason in dict.fromkeys(f"{o.scenario.name}: left out, {o.reason}" for o in left_out):
+        results().print(reason, markup=False, soft_wrap=True)
     for one in finished:
         verdict = one.verdict
         place = verdict.scenario
         if sum(other.verdict.scenario == place for other in finished) > 1:
             place = f"{place}, {verdict.tier}, seed {verdict.seed}"
-        lines = [f"{place}: {c}" for c in verdict.checks if c.outcome != "passed"]
+        again = [check for check in verdict.checks if check.name == REPRODUCED]
+        wrong = [c for c in verdict.checks if c.outcome != "passed" and c not in again]
+        lines = [f"{place}: {check}" for check in wrong]
+        lines += [f"{place}, run again: {check.detail}" for check in again]
         if one.golden:
             lines.append(one.golden)
         if one.bundle:
@@ -56,7 +67,7 @@ def print_results(finished: Sequence[Finished], seen: Coverage, *, table: bool) 
         results().print(f"coverage: {seen}; --coverage tells which in which mode", markup=False)
 
 
-def verdict_table(finished: Sequence[Finished]) -> Table:
+def verdict_table(finished: Sequence[Finished], left_out: Sequence[LeftOut] = ()) -> Table:
     table = Table(title="HIL verdicts")
     for column in ("scenario", "tier", "seed", "verdict", "checks", "cycles", "time"):
         table.add_column(column, justify="left" if column == "scenario" else "right")
@@ -64,7 +75,7 @@ def verdict_table(finished: Sequence[Finished]) -> Table:
         verdict = one.verdict
         good = sum(c.outcome == "passed" for c in verdict.checks)
         table.add_row(
-            verdict.scenario,
+            Text(verdict.scenario),
             verdict.tier,
             str(verdict.seed),
             verdict.word,
@@ -72,4 +83,7 @@ def verdict_table(finished: Sequence[Finished]) -> Table:
             f"{verdict.kpis.get('cycles', 0):.0f}",
             f"{one.elapsed_s:.1f} s",
         )
+    for other in left_out:
+        scenario = other.scenario
+        table.add_row(Text(scenario.name), scenario.tier, str(scenario.seed), "left out")
     return table

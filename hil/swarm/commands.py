@@ -12,8 +12,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from controller.errors import ProcessLost
 from controller.settings.quantity import QuantityError, seconds
-from controller.terminal import Verb, json_flag, messages, print_json, progress_bar, results
+from controller.terminal import (
+    Verb,
+    json_flag,
+    messages,
+    print_error,
+    print_json,
+    progress_bar,
+    results,
+)
 from hil.bundle import SUFFIX, write_bundle
 from hil.interrupts import INTERRUPTED
 from hil.invariants.judge import Invariant
@@ -118,10 +127,10 @@ def _execute(arguments: argparse.Namespace) -> int:
         markup=False,
     )
     begun_s = perf_counter()
-    outcomes = _watched(swarm, arguments.jobs)
+    outcomes, lost = _watched(swarm, arguments.jobs)
     elapsed_s = perf_counter() - begun_s
     # Ctrl-C: the episodes before it have told something all the same.
-    interrupted = len(outcomes) < len(swarm.lengths)
+    interrupted = len(outcomes) + len(lost) < len(swarm.lengths)
     failed = [outcome for outcome in outcomes if outcome.failed]
     kept = {
         outcome.number: keep(swarm, outcome, arguments.out, arguments.shrink)
@@ -130,29 +139,38 @@ def _execute(arguments: argparse.Namespace) -> int:
     tried = swarm_coverage((o.scenario, o.begun, o.offered) for o in outcomes)
     document = {**_document(swarm, outcomes, kept, elapsed_s), "coverage": tried.plain()}
     document["interrupted"] = interrupted
+    if lost:
+        document["errors"] = [str(error) for error in lost]
     if arguments.json:
         print_json(document)
     else:
         results().print(tried.table())
         _tell(document, failed, kept)
+    for error in lost:
+        print_error(error, as_json=False)
     if interrupted:
         text = f"interrupted after {len(outcomes)} of {len(swarm.lengths)} episodes"
         messages().print(text, style="yellow")
         return INTERRUPTED
-    return 1 if failed else 0
+    return max((error.exit_code for error in lost), default=1 if failed else 0)
 
 
-def _watched(swarm: Swarm, jobs: int) -> list[Outcome]:
-    """The outcomes, with a progress bar on a terminal; fewer than all after Ctrl-C."""
+def _watched(swarm: Swarm, jobs: int) -> tuple[list[Outcome], list[ProcessLost]]:
+    """The outcomes, and the episodes that were lost with their process; with a progress bar on a
+    terminal; fewer than all after Ctrl-C."""
     found: list[Outcome] = []
+    lost: list[ProcessLost] = []
     failed = 0
     with suppress(KeyboardInterrupt), progress_bar() as bar:
         task = bar.add_task("swarm", total=swarm.cycles, numbers="")
         for outcome in swarm_outcomes(swarm, jobs):
+            if isinstance(outcome, ProcessLost):
+                lost.append(outcome)
+                continue
             found.append(outcome)
             failed += outcome.failed
             bar.update(task, advance=outcome.cycles, numbers=f"{failed} failed")
-    return found
+    return found, lost
 
 
 def keep(swarm: Swarm, outcome: Outcome, out: Path, limit_s: float) -> Kept:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing as mp
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +17,9 @@ import numpy as np
 
 from controller.app import build_application
 from controller.cycle.application import Application
-from controller.errors import ScenarioError, SettingsError
+from controller.errors import ProcessLost, ScenarioError, SettingsError
 from controller.replay import Replayed
 from hil.bundle import history_hash
-from hil.interrupts import interrupts_held
 from hil.invariants.judge import Invariant
 from hil.runner import VERDICT_FILE, run_scenario
 from hil.scenario import Scenario, Tier, load_scenario
@@ -32,6 +29,7 @@ from hil.swarm.draw import fault_choices
 from hil.swarm.episode import Episode, draw_episode, staged
 from hil.swarm.recovery import unrecovered
 from hil.swarm.stage import Stage, stage_of
+from hil.workers import in_turn
 
 EPISODE_CYCLES = 400
 QUIET_SHARE = 0.5
@@ -212,19 +210,17 @@ def _replay_breaches(replayed: Replayed | None) -> list[str]:
     return found or [f"cycle 0, {Invariant.REPLAY}: {replayed}"]
 
 
-def swarm_outcomes(swarm: Swarm, jobs: int = 1) -> Iterator[Outcome]:
-    """The outcomes of all episodes in order, whatever the number of processes."""
+def swarm_outcomes(swarm: Swarm, jobs: int = 1) -> Iterator[Outcome | ProcessLost]:
+    """The outcomes of all episodes in order, whatever the number of processes; an episode whose
+    process was killed has none."""
     numbers = range(len(swarm.lengths))
     if jobs == 1 or len(numbers) == 1:
-        yield from map(_runner(swarm), numbers)
+        yield from map(partial(_run_number, swarm, {}), numbers)
         return
-    context = mp.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(jobs, len(numbers)), mp_context=context, initializer=_prepare, initargs=(swarm,)
-    ) as pool:
-        with interrupts_held():
-            outcomes = pool.map(_one, numbers)
-        yield from outcomes
+    for number, one in enumerate(in_turn(partial(_in_worker, swarm), numbers, jobs)):
+        if isinstance(one, ProcessLost):
+            one.where = f"episode {number}"
+        yield one
 
 
 def swarm_hash(outcomes: Sequence[Outcome]) -> str:
@@ -233,10 +229,6 @@ def swarm_hash(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         found.update(bytes.fromhex(outcome.history_hash))
     return found.hexdigest()
-
-
-def _runner(swarm: Swarm) -> Callable[[int], Outcome]:
-    return partial(_run_number, swarm, {})
 
 
 def _run_number(swarm: Swarm, grounds: dict[str, Ground], number: int) -> Outcome:
@@ -253,13 +245,9 @@ def _run_number(swarm: Swarm, grounds: dict[str, Ground], number: int) -> Outcom
         )
 
 
-_one_of_worker: list[Callable[[int], Outcome]] = []
+_grounds_of_worker: dict[str, Ground] = {}
+"""A worker process knows one swarm only, and builds everything once."""
 
 
-def _prepare(swarm: Swarm) -> None:
-    """In a worker process: everything is built once."""
-    _one_of_worker.append(_runner(swarm))
-
-
-def _one(number: int) -> Outcome:
-    return _one_of_worker[0](number)
+def _in_worker(swarm: Swarm, number: int) -> Outcome:
+    return _run_number(swarm, _grounds_of_worker, number)

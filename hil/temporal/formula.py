@@ -27,6 +27,7 @@ TEXTS = (
     "rung",
     "faults",
     "refused",
+    "refused_commands",
     "local",
     "limited",
     "predicted",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -234,3 +236,13 @@ def test_a_scheduler_that_is_not_there_is_said_so(
     arguments = [str(small_campaign(tmp_path, 2)), "--scheduler", "tcp://127.0.0.1:1"]
     with pytest.raises(DeviceUnreachable, match="no Dask scheduler answers"):
         verb.execute(parser.parse_args([*arguments, "--out", str(tmp_path / "out")]))
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://x:1"])
+def test_an_address_that_is_none_is_said_at_once(address: str, tmp_path: Path) -> None:
+    (order,) = orders_of(load_campaign(small_campaign(tmp_path, 1)), Parcel("s.yaml", {}))
+    begun_s = time.monotonic()
+    with pytest.raises(DeviceUnreachable, match="no Dask scheduler answers"):
+        list(dask_cluster.on_cluster([order], address))
+    gc.collect()  # A client that never began would wait for its end here.
+    assert time.monotonic() - begun_s < 10.0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from controller.errors import JournalError, ScenarioError
-from hil.campaign import extras
+from hil.campaign import extras, shards
 from hil.campaign.shards import Identity, opened, read_rows
 
 IDENTITY = Identity("small", "A small one", "d" * 64, "0.1.0+abc", "s.yaml")
@@ -105,6 +108,31 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="damaged") as caught:
         read_rows(tmp_path)
     assert caught.value.where == str(shard)
+
+
+def test_a_full_disk_is_told_and_what_was_sealed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(tmp_path, IDENTITY, "text") as place:
+        place.seal([_row(0)])
+        with monkeypatch.context() as patched:
+            patched.setattr(pq, "write_table", full)
+            with pytest.raises(JournalError, match="No space left"):
+                place.seal([_row(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "write_whole", full)
+        with (
+            pytest.raises(JournalError, match="No space left") as caught,
+            opened(tmp_path, IDENTITY, "text"),
+        ):
+            pass
+    assert caught.value.where == str(tmp_path / "campaign.yaml")
+    with opened(tmp_path, IDENTITY, "text") as place:
+        place.seal([_row(1)])
+        assert [row["job"] for row in place.rows()] == [0, 1]
 
 
 def test_without_pyarrow_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

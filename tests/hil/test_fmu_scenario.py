@@ -70,7 +70,7 @@ def test_a_mismatch_changes_a_parameter_of_the_fmu(folder: Path) -> None:
     plant = make_plant(example(folder, plant__mismatch__lag=2.0))
     assert isinstance(plant, FmuPlant)
     assert plant.parameters["lag"] == 6.0
-    with pytest.raises(ScenarioError, match="has no parameter mass"):
+    with pytest.raises(ScenarioError, match="parameter of the plant called 'mass'"):
         make_plant(example(folder, plant__mismatch__mass=2.0))
 
 

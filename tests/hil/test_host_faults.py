@@ -144,6 +144,7 @@ def test_a_bundle_of_the_wall_clock_is_no_proof(tmp_path: Path) -> None:
         assert isinstance(other, BundleIndex)
         check = reproduced(type(bundle)(bundle.scenario, bundle.run, other), run.directory)
     assert (check.outcome, check.severity) == ("untested", "warn")
+    assert "no two runs are the same" in check.detail
     assert history_hash(run.directory) != "00"
 
 

@@ -111,7 +111,8 @@ def test_passing_failing_and_broken_scenarios(
     folder = pytester.path
     scenario(folder, "good", tags="smoke, skip, timeout, odd (tag)", more="matrix: {seed: [1, 2]}")
     scenario(folder, "bad", active_low="0.99")
-    scenario(folder, "broken", plant="plant_models.van_de_vusse:no_such_plant")
+    no_rung = "{at: 0 s, until: 1 min, solver: condensed, kind: cap}"
+    scenario(folder, "broken", more=f"solver_faults: [{no_rung}]")
     (folder / "plain.yaml").write_text("not: a scenario\n")
     result = pytester.runpytest_inprocess(*plugin, "--strict-markers", "--junit-xml", "out.xml")
     result.assert_outcomes(passed=2, failed=2)
@@ -121,7 +122,7 @@ def test_passing_failing_and_broken_scenarios(
     assert re.search(r"active_share = 0\.\d+, wanted ≤ 0\.01: failed, which is a warning", text)
     assert re.search(r"1 of \d checks did not pass \(tier virtual, seed 3\)", text)
     assert "broken broke: " in text
-    assert "no factory no_such_plant" in text
+    assert "no rung condensed" in text
     assert "Traceback" not in text
     assert "pytest_plugin.py" not in text
     # Only what failed is kept, with a bundle that runs again. Where CI is set, pytest's summary
@@ -166,6 +167,18 @@ def test_tier_and_seed_are_taken_from_the_command_line(
     facts = dict(properties(pytester.path / "o.xml", "good"))
     assert (facts["seed"], facts["tier"]) == ("9", "virtual")
     assert (pytester.path / "kept" / "good" / "verdict.json").is_file()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_the_tier_that_is_asked_for_cannot_run_is_skipped(
+    pytester: pytest.Pytester, plugin: list[str]
+) -> None:
+    scenario(pytester.path, "good")
+    kill = "faults: [{at: 60 s, until: 90 s, target: controller, type: kill}]"
+    scenario(pytester.path, "host", tier="wire", more=kill)
+    result = pytester.runpytest_inprocess(*plugin, "--hil-tier", "virtual", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*host.hil.yaml*kill means nothing in the virtual tier*"])
 
 
 def test_selection_by_marker_and_word(pytester: pytest.Pytester, plugin: list[str]) -> None:
@@ -232,16 +245,17 @@ STAND_IN = """
 import sys
 from types import ModuleType, SimpleNamespace as Made
 
-def variants(path, changes):
+def in_tier(path, changes, tier):
     rest = {"id": "good", "name": "good", "title": "", "tier": "virtual", "golden": None}
-    return [Made(seed=n, tags=("smoke",), requirements=("REQ-12",), **rest) for n in (1, 2)]
+    made = [Made(seed=n, tags=("smoke",), requirements=("REQ-12",), **rest) for n in (1, 2)]
+    return made, []
 
 def run_scenario(scenario, directory):
     (directory / "verdict.json").write_text("{}")
     kpis = {"iae.cB": 1.5, "seen": float("nan")}
     return Made(verdict=Made(checks=(), kpis=kpis, version="0"), directory=directory)
 
-for name, function in (("hil.scenario", variants), ("hil.runner", run_scenario)):
+for name, function in (("hil.scenario", in_tier), ("hil.runner", run_scenario)):
     sys.modules[name] = ModuleType(name)
     setattr(sys.modules[name], function.__name__, function)
 """

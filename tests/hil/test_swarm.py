@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import controller.cycle.step as step_module
 from controller.cycle.guard import Move, guard
+from controller.errors import ProcessLost
 from hil.bundle import history_hash, open_bundle, reproduced
 from hil.faults.schedule import KINDS, TIERS_OF, Fault
 from hil.history import History
@@ -138,6 +139,10 @@ def test_the_quiet_is_quiet_and_asks_for_control_again(ground: Ground) -> None:
 # --- runs ----------------------------------------------------------------------------------------
 
 
+def _outcomes(swarm: Swarm, jobs: int = 1) -> list[Outcome]:
+    return [one for one in swarm_outcomes(swarm, jobs) if isinstance(one, Outcome)]
+
+
 def test_the_lengths_of_the_episodes_add_up() -> None:
     for cycles in (60, 400, 401, 799, 800, 20_000):
         lengths = Swarm((CSTR,), cycles, 1).lengths
@@ -147,7 +152,7 @@ def test_the_lengths_of_the_episodes_add_up() -> None:
 
 def test_the_same_seed_has_the_same_history_on_one_process_or_two() -> None:
     wanted = Swarm((CSTR,), 120, 11, episode=60)
-    here, there = list(swarm_outcomes(wanted)), list(swarm_outcomes(wanted, jobs=2))
+    here, there = _outcomes(wanted), _outcomes(wanted, jobs=2)
     assert [replace(o, elapsed_s=0.0) for o in here] == [replace(o, elapsed_s=0.0) for o in there]
     assert [o.number for o in here] == [0, 1]
     assert swarm_hash(here) == swarm_hash(there)
@@ -187,7 +192,7 @@ def test_what_is_not_back_in_time_is_watched_on(
 def test_ctrl_c_tells_what_there_is(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = list(swarm_outcomes(Swarm((CSTR,), 120, 11, episode=60)))
+    outcomes = _outcomes(Swarm((CSTR,), 120, 11, episode=60))
 
     def stopped(_: Swarm, jobs: int) -> Iterator[Outcome]:
         yield replace(outcomes[0], violations=("something bad",))
@@ -202,6 +207,25 @@ def test_ctrl_c_tells_what_there_is(
     assert (said["cycles"], said["episodes"], len(said["violations"])) == (60, 1, 1)
     assert "interrupted after 1 of 2 episodes" in told.err
     assert not (tmp_path / "out").exists()  # nobody waits for it to shrink anything
+
+
+def test_an_episode_whose_process_was_killed_is_told_beside_the_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = _outcomes(Swarm((CSTR,), 60, 11, episode=60))
+
+    def killed(_: Swarm, jobs: int) -> Iterator[Outcome | ProcessLost]:
+        yield ProcessLost("killed", where="episode 0")
+        yield from outcomes
+
+    monkeypatch.setattr(swarm_commands, "swarm_outcomes", killed)
+    words = ("--cycles", "120", "--seed", "11", "--episode", "60", "--out", str(tmp_path / "out"))
+    assert _execute(CSTR, *words, "--json") == 3
+    told = capsys.readouterr()
+    said = json.loads(told.out)
+    assert (said["episodes"], said["errors"]) == (1, ["episode 0: killed"])
+    assert said["interrupted"] is False
+    assert "error: episode 0: killed" in told.err
 
 
 def test_a_controller_that_cannot_be_replayed_breaks_that_invariant_alone(

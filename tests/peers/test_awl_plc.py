@@ -319,7 +319,7 @@ def test_what_is_wrong_with_a_program_is_told(
         ({"plc.inputs": {"DB21.PERMIT": "TJ"}}, "is a BOOL, which carries no signal"),
         ({"plc.inputs": {"PIW256": "TJ"}}, "is a WORD, 0 … 27648 of a range"),
         ({"plc.outputs": {"DB20.OUT": {"drives": "heater", "range": [0, 1]}}}, "needs no range"),
-        ({"plant.x0": {"TK": 3}}, "no state TK"),
+        ({"plant.x0": {"TK": 3}}, "state of the plant called 'TK'"),
         (
             {"profiles": [], "faults": [
                 {"at": 1, "until": 2, "target": "heater", "type": "feed_change", "args": {"to": 1}}

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from controller.errors import ScenarioError
+from controller.errors import JournalError
 from hil.judge.junit import TimedVerdict, write_junit
 from hil.judge.verdict import Check, Outcome, Verdict
 
@@ -113,5 +113,5 @@ def test_the_same_scenario_with_several_seeds_gives_distinct_names(tmp_path: Pat
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ScenarioError, match="JUnit file cannot be written"):
+    with pytest.raises(JournalError, match="JUnit file cannot be written"):
         write_junit([], tmp_path / "file" / "junit.xml")

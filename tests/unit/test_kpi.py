@@ -90,7 +90,10 @@ def statistics(trips: int = 0, clamped: int = 0) -> PlcStatistics:
 def found(
     run: History, lab: dict[str, dict[str, float]] | None = None, **changes: object
 ) -> dict[str, float]:
-    return kpis(replace(scenario(), **changes), run, statistics(), lab or {}, 7, 0)
+    # As long as its cycles, unless told otherwise.
+    end_s = run.columns["time_s"][-1] + 10.0 if len(run) else 10.0
+    changed = replace(scenario(), **{"duration_s": end_s, **changes})
+    return kpis(changed, run, statistics(), lab or {}, 7, 0)
 
 
 def test_every_kpi_has_a_name_that_scenarios_may_assert() -> None:
@@ -127,14 +130,30 @@ def test_seconds_in_modes_and_on_fallbacks() -> None:
     assert told["time_in.shed"] == 5.0 + 10.0
     assert told["time_in.manual"] == 0.0
     assert told["fallback_s"] == 15.0 + 15.0 + 10.0
-    assert told["share_shed"] == pytest.approx(2 / 6)
+    assert told["share_shed"] == pytest.approx(15 / 60)
+    assert told["time_in.absent"] == 0.0
+    assert "share_absent" not in told
     assert (told["sheds"], told["activations"]) == (1.0, 2.0)
     assert told["rung_hold"] == told["rung_lqr"] == 1.0
 
 
 def test_a_clock_that_is_set_back_makes_no_time() -> None:
     told = found(history(3, time_s=[0.0, 30.0, 20.0]))
-    assert told["time_in.active"] == 30.0 + 0.0 + 10.0
+    # From 0 s to 30 s two cycles were missed.
+    assert told["time_in.active"] == 10.0 + 0.0 + 10.0
+    assert told["time_in.absent"] == 20.0
+
+
+def test_time_without_a_cycle_is_nobodys_control() -> None:
+    """Down from 20 s to 60 s and from 80 s on, in a run of 100 s that began at 0 s."""
+    run = history(4, time_s=[0.0, 10.0, 60.0, 70.0], mode=["INIT", "ACTIVE", "ACTIVE", "ACTIVE"])
+    told = found(run, duration_s=100.0)
+    assert told["share_init"] == pytest.approx(0.1)
+    assert told["active_share"] == told["share_active"] == pytest.approx(0.3)
+    assert told["share_absent"] == pytest.approx(0.6)
+    assert told["time_in.absent"] == pytest.approx(60.0)
+    late = found(history(2, time_s=[40.0, 50.0]), duration_s=60.0)
+    assert (late["time_in.absent"], late["active_share"]) == (40.0, pytest.approx(1 / 3))
 
 
 def test_solve_failures_are_counted_per_rung() -> None:

@@ -20,14 +20,17 @@ from hypothesis.extra.numpy import arrays
 from controller.errors import JournalError, ReplayError, ScenarioError
 from controller.historian.events import EventStore
 from controller.historian.journal import open_journal
+from controller.signal import NS_PER_S
 from hil.faults.schedule import Fault
+from hil.faults.solver import ClockOffsets
 from hil.judge.temporal_check import temporal_check
 from hil.judge.verdict import Verdict
-from hil.report.data import read_history
-from hil.report.series import Span, decimate, plateaus, spans
+from hil.report.data import read_history, read_journal
+from hil.report.series import Span, absences, broken, decimate, plateaus, spans
 from hil.report.write import write_report
 from hil.runner import HISTORY_FILE, run_scenario
 from hil.scenario import load_scenario
+from hil.scenario.load import load_economics
 from hil.world import START_NS
 
 pytestmark = pytest.mark.slow
@@ -293,7 +296,77 @@ def test_an_optimum_that_cannot_be_computed_is_left_out_with_a_note(copy: Path) 
     assert "best possible" not in text
 
 
+def test_files_beside_the_scenario_need_not_be_there(tmp_path: Path) -> None:
+    """A copy lies apart from application, program and golden run; a report needs none of them."""
+    for name, counts in (("awl/tank.hil.yaml", False), ("scenarios/demo.yaml", True)):
+        copied = Path(shutil.copy(ROOT / "config" / name, tmp_path))
+        assert (load_economics(copied) is not None) is counts
+
+
+def test_an_optimum_beside_the_scenario_is_found_again(copy: Path, tmp_path: Path) -> None:
+    verdict = json.loads((copy / "verdict.json").read_text())
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    (folder / "best.py").write_text("def best(**_):\n    return 71.5\n")
+    text = (copy / "scenario.yaml").read_text()
+    reference = "plant_models.williams_otto:optimum"
+    assert reference in text
+    (copy / "scenario.yaml").write_text(text.replace(reference, "best.py:best"))
+    verdict["scenario_folder"] = "../plant"
+    (copy / "verdict.json").write_text(json.dumps(verdict))
+    assert "best possible" in write_report(copy).read_text(encoding="utf-8")
+    (folder / "best.py").write_text("raise SystemError('broken')\n")
+    text = Elements(write_report(copy).read_text(encoding="utf-8")).text
+    assert "The plant's optimum is not known" in text
+
+
+def test_a_run_says_where_its_scenario_lay_and_what_broke_when(run: Path) -> None:
+    verdict = json.loads((run / "verdict.json").read_text())
+    assert (run / verdict["scenario_folder"]).resolve() == ROOT / "config" / "scenarios"
+    assert verdict["duration_s"] == 720
+    assert verdict["faults"] == [
+        {"begin_s": 300, "end_s": 420, "what": "freeze FA.PV"},
+        {"begin_s": 480, "end_s": 510, "what": "nan TR.PV"},
+    ]
+
+
+def test_a_wrong_clock_moves_nothing_in_the_report(quick: Path) -> None:
+    """From cycle 10 on the journal has times that are 900 s too great."""
+    before = read_journal(quick)
+    with EventStore(quick) as events:
+        events.append(START_NS, "scenario", ClockOffsets.told(1, 10, 900 * NS_PER_S))
+    after = read_journal(quick)
+    moved = after.time_s - before.time_s
+    assert set(moved.tolist()) == {0.0, -900.0}
+    assert moved.tolist().index(-900.0) == 10
+    assert [fan.time_s for fan in after.fans] == [fan.time_s for fan in before.fans][:1]
+    off = "mode off by controller"
+    assert [entry.time_s for entry in after.entries if entry.text == off] == [690.0 - 900.0]
+
+
+def test_what_befell_the_controller_is_told_over_its_time(quick: Path) -> None:
+    verdict = json.loads((quick / "verdict.json").read_text())
+    verdict["control_endings"] = ["200 s: it was killed"]
+    verdict["duration_s"] = 900
+    verdict["kpis"]["cycles"] = 23.0
+    (quick / "verdict.json").write_text(json.dumps(verdict))
+    text = Elements(write_report(quick).read_text(encoding="utf-8")).text
+    assert "00:03:20 ▲ the control process has ended: it was killed" in text
+    assert "ABSENT: there was no cycle" in text
+    assert re.search(r"23 cycles of 30 s \(24 in the journal\)", text)
+
+
 # Series
+
+
+def test_lines_break_and_the_controller_is_absent_where_cycles_are_missing() -> None:
+    time = np.array([0.0, 10.0, 60.0, 70.0, 85.0])
+    at, value = broken(time, np.arange(5.0), 10.0)
+    assert at.tolist() == [0.0, 10.0, 20.0, 60.0, 70.0, 85.0]
+    np.testing.assert_array_equal(value, [0.0, 1.0, np.nan, 2.0, 3.0, 4.0])
+    found = absences(time, 10.0, 120.0, "x")
+    assert found == (Span(20.0, 60.0, "x"), Span(95.0, 120.0, "x"))
+    assert absences(time + 30.0, 10.0, 125.0, "x")[0] == Span(0.0, 30.0, "x")
 
 
 @given(

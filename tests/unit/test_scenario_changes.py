@@ -119,11 +119,16 @@ def test_assertions_that_mean_nothing_are_refused(
 
 
 def test_a_mismatch_of_an_unknown_parameter_names_the_known_ones(tmp_path: Path) -> None:
-    from hil.world import make_plant
+    with pytest.raises(ScenarioError, match=r"parameter of the plant called 'k11'.*k10"):
+        load_scenario(SCENARIO, {"plant.mismatch.k11": 1.1})
 
-    scenario = load_scenario(SCENARIO, {"plant.mismatch.k11": 1.1})
-    with pytest.raises(ScenarioError, match=r"no parameter k11.*k10"):
-        make_plant(scenario)
+
+def test_what_is_wrong_in_a_matrix_is_told_at_its_line(tmp_path: Path) -> None:
+    path = _written(tmp_path, matrix={"seed": [1], "plant.mismatch.k11": [0.95]})
+    line = path.read_text(encoding="utf-8").splitlines().index("  plant.mismatch.k11:") + 1
+    with pytest.raises(ScenarioError, match=r"called 'k11'") as caught:
+        variants(path)
+    assert caught.value.where == f"{path}:{line}:3 plant.mismatch.k11"
 
 
 def test_mismatch_multiplies_the_argument_of_the_scenario() -> None:
