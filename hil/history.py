@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,20 +72,30 @@ class History:
 
 def refused_commands(record: Record) -> list[str]:
     """What operators asked for and the controller refused in a cycle: `setpoint F 99`."""
+    if not record.events:
+        return []
     mark = "refused: "
     refused = (event.removeprefix(mark) for event in record.events if event.startswith(mark))
     return [what.split(":")[0].split(" by ")[0] for what in refused]
 
 
-def variable_texts(record: Record) -> dict[str, str]:
+def variable_texts(record: Record) -> Mapping[str, str]:
     """Which variables were not controlled as usual in a cycle, by what they were.
 
     MVs: local (the slave loop does not follow), limited (at a limit, or its output saturated).
     CVs: predicted, dropped, given_up (the target explains why a limit or setpoint is not kept).
     """
-    target = record.target
-    given_up = [c.name for c in target.constraints if c.slack != 0.0] if target is not None else []
-    mvs, cvs = record.mv_status.items(), record.cv_status.items()
+    constraints = record.target.constraints if record.target is not None else ()
+    given_up = tuple([c.name for c in constraints if c.slack != 0.0])
+    return _in_words(tuple(record.mv_status.items()), tuple(record.cv_status.items()), given_up)
+
+
+_Statuses = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=256)
+def _in_words(mvs: _Statuses, cvs: _Statuses, given_up: tuple[str, ...]) -> Mapping[str, str]:
+    """The same few come for hours."""
     found = {
         "local": [name for name, status in mvs if status == "LOCAL"],
         "limited": [name for name, status in mvs if status in ("HIGH", "LOW")],
@@ -91,4 +103,4 @@ def variable_texts(record: Record) -> dict[str, str]:
         "dropped": [name for name, status in cvs if status == "DROPPED"],
         "given_up": list(dict.fromkeys(given_up)),
     }
-    return {kind: "; ".join(each) for kind, each in found.items()}
+    return MappingProxyType({kind: "; ".join(each) for kind, each in found.items()})

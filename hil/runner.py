@@ -46,7 +46,7 @@ VERDICT_FILE = "verdict.json"
 HISTORY_FILE = "history.npz"
 SCENARIO_FILE = "scenario.yaml"
 _MAIL_BUSY_S = 0.1
-_CYCLES_A_COMMIT = 20
+_CYCLES_A_COMMIT = 100
 """Where the controller shares this process: nothing can end it alone, so little is to be lost."""
 
 
