@@ -15,7 +15,8 @@ from hil.report.coverage_matrix import Coverage, coverage, coverage_html
 from hil.scenario import TIERS, LeftOut
 from hil.seeds import seeds_of
 from hil.suite.jobs import Asked, make_directory, suite_of
-from hil.suite.running import Broken, Finished, run_all
+from hil.suite.outcome import Broken, Finished
+from hil.suite.running import run_all
 from hil.suite.shown import print_results
 from hil.whole_file import write_whole
 

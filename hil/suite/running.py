@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -13,43 +13,16 @@ from controller.errors import JournalError, LoopwrightError, ProcessLost
 from controller.terminal import progress_bar
 from hil.bundle import SUFFIX, reproduced, write_bundle
 from hil.judge.judgement import judged, update_golden
-from hil.judge.verdict import Verdict
-from hil.report.coverage_matrix import Covered, covered
+from hil.report.coverage_matrix import covered
 from hil.runner import Run, run_scenario
 from hil.scenario import Scenario, load_scenario
 from hil.suite.jobs import Job
+from hil.suite.outcome import Broken, Finished
 from hil.suite.shown import bar_of
 from hil.witness import Progress
 from hil.workers import in_turn
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What is left of a run when it is over.
-
-    Attributes:
-        golden: what became of the golden run, in words.
-        bundle: where everything lies that reproduces a failure.
-        unwritten: why its page or its bundle is missing.
-    """
-
-    verdict: Verdict
-    elapsed_s: float
-    directory: str
-    covered: Covered
-    golden: str = ""
-    bundle: str = ""
-    unwritten: LoopwrightError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A run that came to no verdict; the others go on."""
-
-    name: str
-    error: LoopwrightError
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Finished | Broken]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.table import Table
@@ -13,10 +12,8 @@ from controller.terminal import results
 from hil.bundle import REPRODUCED
 from hil.report.coverage_matrix import Coverage, coverage_table
 from hil.scenario import LeftOut
+from hil.suite.outcome import Finished
 from hil.witness import Moment, Progress
-
-if TYPE_CHECKING:
-    from hil.suite.running import Finished
 
 
 def bar_of(bar: rich.progress.Progress, title: str) -> Progress:

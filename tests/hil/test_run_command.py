@@ -37,7 +37,7 @@ from hil.seeds import SEED_MAX
 from hil.suite import commands as suite_commands
 from hil.suite import running
 from hil.suite.jobs import Job
-from hil.suite.running import Finished
+from hil.suite.outcome import Finished
 from hil.suite.shown import verdict_table
 
 SCENARIOS = Path(__file__).parents[2] / "config" / "scenarios"
