@@ -197,6 +197,14 @@ class CondensedQp:
         return np.concatenate(parts)
 
     def __call__(self, instance: Instance, begin: Trajectory) -> Answer:
+        answer = self._solved(instance, begin.active)
+        if answer.certificate.fault and begin.active is not None:
+            # Begun at an active set of another problem, rounding may end it beside the answer.
+            return self._solved(instance, None)
+        return answer
+
+    def _solved(self, instance: Instance, active: NDArray[np.int8] | None) -> Answer:
+        """The answer, begun at the active set of a cycle ago, or at none."""
         stage, qp = self._stage, self._prepared(instance)
         free = self._response.free(instance.s0, instance.theta)
         cvs, now = free[self._cvs], instance.s0[stage.augmented.nx :]
@@ -211,7 +219,7 @@ class CondensedQp:
         high = np.concatenate((instance.v_high[moving], instance.u_high[moving] - now), axis=None)
         low = np.maximum(np.concatenate((low, instance.z_low.ravel() - cvs)), -FAR)
         high = np.minimum(np.concatenate((high, instance.z_high.ravel() - cvs)), FAR)
-        qp.model.update(f=gradient, bupper=high, blower=low, sense=self._sense(qp, begin))
+        qp.model.update(f=gradient, bupper=high, blower=low, sense=self._sense(qp, active))
         v, _, flag, info = qp.model.solve()
         lam = info["lam"]
         reached = free + qp.response @ v
@@ -234,11 +242,11 @@ class CondensedQp:
             certificate,
         )
 
-    def _sense(self, qp: _Prepared, begin: Trajectory) -> NDArray[np.intc]:
+    def _sense(self, qp: _Prepared, active: NDArray[np.int8] | None) -> NDArray[np.intc]:
         """The kind of every row and whether it is active at the beginning."""
-        if begin.active is None or begin.active.size != qp.sense.size:
+        if active is None or active.size != qp.sense.size:
             return qp.sense.copy()
-        active = begin.active if self._later is None else begin.active[self._later]
+        active = active if self._later is None else active[self._later]
         return qp.sense | np.where(active < 0, ACTIVE | LOWER, active).astype(np.intc)
 
     def _prepared(self, instance: Instance) -> _Prepared:
